@@ -1,0 +1,37 @@
+# Everything sets up .venv by itself from requirements.txt; `make` alone lists the targets.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv/bin
+DEMO ?= demo
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: .venv/ready  ## create .venv with everything pinned
+
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(VENV)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(VENV)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch .venv/ready
+
+demo: .venv/ready  ## the whole study on the nursery, offline: raise, fine-tune, evaluate, report; goes on where it stopped
+	$(VENV)/amuro nursery --out $(DEMO)/nursery
+	$(VENV)/python -m amuro.demo --out $(DEMO)
+	$(VENV)/python -m analysis.report --runs $(DEMO)/runs --out $(DEMO)/report
+
+test: .venv/ready  ## all tests
+	$(VENV)/python -m pytest -n 2 --dist loadfile
+
+check: .venv/ready  ## formatting and lint
+	$(VENV)/ruff format --check .
+	$(VENV)/ruff check .
+
+bench: .venv/ready  ## the measurements that the README quotes
+	@ls bench/*.py && for each in bench/*.py; do $(VENV)/python $$each; done
+
+clean:  ## remove what the demo wrote
+	rm -rf $(DEMO)

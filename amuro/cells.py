@@ -1,0 +1,149 @@
+"""A cell: what determines a set of weights, its folder, its record, and "is it complete?".
+
+    cell.folder(runs)/run.json                      written last, atomically: the training is complete
+    cell.folder(runs)/units/*.parquet               one complete file per evaluation unit
+    cell.folder(runs)/weights/                      tuned weights, while they are wanted
+
+Nothing is ever parsed back out of a name: `run.json` and the Parquet files say what they are.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+STAGES = ("base", "sft", "instruct")
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "lm-eval", "wandb", "rouge-score", "amuro")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (checkpoint, stage, dataset, hyper-parameters, seed): at most one training run, any number of units.
+
+    `base` is the identity of the pre-trained weights (`repo@commit` or `sha256:...`). A BASE cell has no dataset, no
+    hyper-parameters and no seed. `step` and `tokens_b` (billions) are None where the revision does not tell them.
+    """
+
+    family: str
+    checkpoint: str
+    step: int | None
+    tokens_b: float | None
+    base: str
+    stage: str = "base"
+    dataset: str = ""
+    dataset_digest: str = ""
+    prompts_version: int | None = None
+    hyperparameters: dict = field(default_factory=dict)
+    seed: int | None = None
+
+    @property
+    def cell_id(self) -> str:
+        """12 hex digits over what determines the weights; labels such as the family's name do not enter."""
+        keys = ("base", "stage", "dataset", "dataset_digest", "prompts_version", "hyperparameters", "seed")
+        content = {key: getattr(self, key) for key in keys}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        """The readable name: checkpoint, then stage or dataset and seed."""
+        tuned = f"-{self.stage}-{self.dataset}-seed{self.seed}" if self.dataset else "-base"
+        return self.checkpoint.replace("/", "--").replace("@", "-") + tuned
+
+    def folder(self, runs: str | Path) -> Path:
+        return Path(runs) / f"{self.name}-{self.cell_id}"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One evaluation of a cell."""
+
+    task: str
+    prompt_format: str
+    num_shots: int
+    shot_seed: int
+    method: str
+    dtype: str
+
+    def path(self, folder: Path) -> Path:
+        parts = (self.task, self.prompt_format, f"{self.num_shots}shot", f"s{self.shot_seed}", self.method, self.dtype)
+        return folder / "units" / ("-".join(parts) + ".parquet")
+
+    def key(self, metric: str) -> str:
+        """The name of one of its values in W&B."""
+        return f"eval/{self.task}/{self.prompt_format}/{self.num_shots}shot/{self.method}/{metric}"
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it is either whole or absent, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_record(folder: Path, cell: Cell, **details) -> dict:
+    """Write `run.json`: the cell, the details given, and the environment. From then on the training is complete."""
+    record = {"cell_id": cell.cell_id, "cell": asdict(cell), **details, "environment": environment()}
+    write_atomic(folder / "run.json", json.dumps(record, indent=1, sort_keys=True).encode())
+    return record
+
+
+def read_record(folder: Path) -> dict | None:
+    """The record of a complete training, None where there is none. ValueError where the file is not a record."""
+    path = folder / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        Cell(**record["cell"])
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a record of a cell ({error}); remove the folder to run the cell again") from None
+    return record
+
+
+def find_cell(runs: str | Path, name: str) -> tuple[Cell, Path]:
+    """The complete cell that `name` means: its folder, or its cell_id or folder name under `runs`."""
+    found = [Path(name)] if (Path(name) / "run.json").is_file() else []
+    found = found or [path.parent for path in Path(runs).glob("*/run.json") if matches(path.parent, name)]
+    if len(found) != 1:
+        there = sorted(path.parent.name for path in Path(runs).glob("*/run.json"))
+        shown = ", ".join(there[:5]) + (", ..." if len(there) > 5 else "")
+        raise ValueError(f"--cell {name}: {len(found)} complete cells match under {runs}; there are: {shown or 'none'}")
+    return Cell(**read_record(found[0])["cell"]), found[0]
+
+
+def matches(folder: Path, name: str) -> bool:
+    return name in (folder.name, read_record(folder)["cell_id"])
+
+
+def environment() -> dict:
+    """Package versions, git commit and hardware: recorded, never hashed."""
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "packages": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "git_commit": commit,
+        "git_dirty": bool(_git("status", "--porcelain")) if commit else None,
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of a git command in the source folder; None outside a git checkout or without git."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,76 @@
+"""The `amuro` command: light, and without torch until something is computed.
+
+    amuro nursery --out nursery          raise a small pre-training history to try everything on
+    amuro checkpoints list olmo-1b       steps and tokens of a family
+    amuro status --runs runs             which cells and units are there
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+checkpoints_app = typer.Typer(help="Known families and their checkpoints.", no_args_is_help=True)
+app.add_typer(checkpoints_app, name="checkpoints")
+
+
+@app.command()
+def nursery(
+    out: Annotated[Path, typer.Option(help="folder to write family/ and data/ under")] = Path("nursery"),
+    preset: Annotated[str, typer.Option(help="default (about three minutes on two cores) or tiny (seconds)")] = "default",
+    seed: Annotated[int, typer.Option(help="seed of the world, its text and the weights")] = 0,
+    text: Annotated[Path | None, typer.Option(help="folder of .txt files to pre-train on instead of the world")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; the same number gives the same bytes")] = None,
+) -> None:
+    """Raise a small pre-training history: a positive control, and something to try every command on."""
+    from amuro.nursery import raise_nursery
+
+    family = raise_nursery(out, preset=preset, seed=seed, text=text, threads=threads)
+    print(f"family: {family}   checkpoints: amuro checkpoints list {family}")
+
+
+@checkpoints_app.command()
+def families() -> None:
+    """The families known by name."""
+    from amuro.checkpoints import FAMILIES
+
+    for family in FAMILIES.values():
+        print(f"{family.name:<12} {family.repo:<32} {family.licence}")
+    print(f"{'nursery':<12} {'$AMURO_NURSERY or ./nursery':<32} raised by `amuro nursery`")
+
+
+@checkpoints_app.command("list")
+def list_(family: Annotated[str, typer.Argument(help="a known family, or a folder with family.json")]) -> None:
+    """Step, tokens (billions) and revision of every checkpoint of a family."""
+    from amuro.checkpoints import history
+
+    print(f"{'step':>10} {'tokens_b':>12}  revision")
+    for step, tokens_b, revision in history(family):
+        print(f"{step:>10} {'' if tokens_b is None else format(tokens_b, '.6g'):>12}  {revision}")
+
+
+@app.command()
+def status(runs: Annotated[Path, typer.Option(help="the folder that cells are written under")] = Path("runs")) -> None:
+    """Every complete cell with its number of units, and what is missing from the grid they span."""
+    from amuro.results import coverage, load
+
+    table = load(runs)
+    cells = table.groupby(["family", "step", "stage", "dataset", "seed", "cell_id"], dropna=False).size()
+    for (family, step, stage, dataset, seed, cell_id), units in cells.items():
+        tuned = f"{stage} {dataset} seed {seed}" if dataset else "base"
+        print(f"{cell_id}  {family}@{step:<10} {tuned:<28} {units:>4} units")
+    there, expected, missing = coverage(table)
+    print(f"{len(cells)} cells, {there} of {expected} units" + "".join(f"\n  missing: {each}" for each in missing))
+
+
+def main() -> None:
+    """The console script: a user's mistake ends in one line and exit code 2."""
+    from amuro.settings import script
+
+    script(app)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

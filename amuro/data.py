@@ -1,0 +1,215 @@
+"""Loads the rows of a dataset or task, from a local mirror folder or from the hub, and refuses what is not sound.
+
+    training_rows("mnli", data_dir="mirror")           6,000 rows by seed, and the digest of exactly these rows
+    evaluation_rows("rte", data_dir="mirror")          scored rows and the shots, which are never scored rows
+
+A mirror is a folder with `{source.folder}/{split}.jsonl` under the hub's field names. Without one (no `--data_dir`, no
+`AMURO_DATA_DIR`) the hub's Parquet conversion of the split is downloaded at the commit the ref points to.
+A row is a dict of the family's input fields, `target`, and `example_id`, a hash of the content.
+"""
+
+import hashlib
+import json
+import os
+import random
+import statistics
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from amuro.tasks import DATASETS, TASKS, Reading, Source, Task
+
+SHOT_SEED = 42
+SAMPLE_SEED = 42
+TRAIN_ROWS = 6000
+SHOTS_KEPT = 8  # shots drawn per task; from the scored split (and taken out of it) where there is no train split
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Sound rows of one split: `origin` says where from (path, or hub id and commit), `refused` counts the rows left
+    out because their gold label is hidden or all their input is empty, `digest` is the sha256 of the rows in order."""
+
+    rows: list[dict]
+    origin: str
+    refused: int = 0
+
+    @property
+    def digest(self) -> str:
+        lines = (json.dumps(row, sort_keys=True, ensure_ascii=False) for row in self.rows)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def resolve_data_dir(data_dir: str | None) -> str | None:
+    """The mirror folder that applies: the given one, else `AMURO_DATA_DIR`, else None (the hub)."""
+    data_dir = data_dir or os.environ.get("AMURO_DATA_DIR") or None
+    if data_dir and not Path(data_dir).is_dir():
+        raise ValueError(f"--data_dir {data_dir}: no such folder; give a mirror with <set>/<split>.jsonl, or leave it out")
+    return data_dir
+
+
+def training_rows(dataset: str, data_dir: str | None, n: int = TRAIN_ROWS, sample_seed: int = SAMPLE_SEED) -> Rows:
+    """`n` rows of a training set, drawn and ordered by `sample_seed` (all rows where there are fewer)."""
+    spec = DATASETS[dataset]
+    loaded = read_split(spec.source, spec.reading, spec.split, resolve_data_dir(data_dir))
+    rows = random.Random(sample_seed).sample(loaded.rows, min(n, len(loaded.rows)))
+    return Rows(rows, loaded.origin, loaded.refused)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one task evaluates: the scored rows, the shots in drawing order, and the digest of both."""
+
+    test: Rows
+    shots: list[dict]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256((self.test.digest + Rows(self.shots, "").digest).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def evaluation_rows(task: str, data_dir: str | None, shot_seed: int = SHOT_SEED) -> Scored:
+    """The scored rows of a task and its shots: drawn once by `shot_seed`, nested (k shots = the first k), never scored.
+
+    The pool is the train split, without rows that are scored too; where there is none, `SHOTS_KEPT` rows of the
+    scored split, which are then taken out of it. Long rows of the summary family are not drawn (protocol: at most
+    the pool's median length), since four of them overflow a context of 2,048 tokens.
+    """
+    spec = TASKS[task]
+    test = read_split(spec.source, spec.reading, spec.split, data_dir)
+    own_pool = spec.shots_split is not None and has_split(spec.source, spec.shots_split, data_dir)
+    if own_pool:
+        # One Parquet file of the hub's split is pool enough: the train split of cnn alone is 800 MB.
+        train = read_split(spec.source, spec.reading, spec.shots_split, data_dir, first_file_only=True)
+        scored = {content_id(row) for row in test.rows}
+        pool = [row for row in train.rows if content_id(row) not in scored]
+    else:
+        pool = test.rows
+    shots = draw_shots(spec, pool, shot_seed)
+    if not own_pool:
+        taken = {content_id(row) for row in shots}
+        test = Rows([row for row in test.rows if content_id(row) not in taken], test.origin, test.refused)
+        if not test.rows:
+            raise ValueError(f"{test.origin}: all {len(shots)} rows are needed as shots, none is left to score")
+    return Scored(test, shots)
+
+
+def draw_shots(task: Task, pool: list[dict], shot_seed: int) -> list[dict]:
+    """At most `SHOTS_KEPT` distinct rows of the pool, in an order that depends on the seed and the content only."""
+    rows = sorted({content_id(row): row for row in pool}.items())
+    if task.family == "summary":
+        median = statistics.median(len(row["document"]) + len(row["target"]) for _, row in rows)
+        rows = [(key, row) for key, row in rows if len(row["document"]) + len(row["target"]) <= median]
+    random.Random(shot_seed).shuffle(rows)
+    return [row for _, row in rows[:SHOTS_KEPT]]
+
+
+def content_id(row: dict) -> str:
+    """16 hex digits of the sha256 of a row's fields and target: equal rows, equal ids."""
+    content = {key: value for key, value in row.items() if key != "example_id"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def has_split(source: Source, split: str, data_dir: str | None) -> bool:
+    """Whether the mirror has the split; the hub has every split that a specification names."""
+    return data_dir is None or (Path(data_dir) / source.folder / f"{split}.jsonl").is_file()
+
+
+def read_split(
+    source: Source, reading: Reading, split: str, data_dir: str | None, first_file_only: bool = False
+) -> Rows:
+    """All sound rows of one split. Raises ValueError with file, row, field and what is allowed."""
+    if data_dir is None:
+        raw, origin = read_hub(source, split, first_file_only)
+    else:
+        path = Path(data_dir) / source.folder / f"{split}.jsonl"
+        raw, origin = read_jsonl(path), str(path)
+    rows, refused, seen = [], 0, Counter()
+    for number, row in raw:
+        try:
+            ours = convert(reading, row)
+        except ValueError as error:
+            raise ValueError(f"{origin}, row {number}: {error}") from None
+        if ours is None:
+            refused += 1
+            continue
+        example_id = content_id(ours)
+        seen[example_id] += 1  # a repeated row keeps an id of its own, so that two runs still pair up one to one
+        repeat = "" if seen[example_id] == 1 else f"-{seen[example_id]}"
+        rows.append({**ours, "example_id": example_id + repeat})
+    if not rows and refused:
+        raise ValueError(f"{origin}: all {refused} rows lack a gold label (-1) or input; such a split cannot be used")
+    if not rows:
+        raise ValueError(f"{origin}: no rows")
+    return Rows(rows, origin, refused)
+
+
+def convert(reading: Reading, raw: dict) -> dict | None:
+    """A raw row as the family's fields and `target`; None where the gold label is hidden ("-" or -1) or the row has
+    no input at all (the hub's XSum has a few)."""
+    needed = [*reading.fields.values(), reading.target]
+    if reading.labels and raw.get(reading.target) in (-1, "-", "-1"):
+        return None
+    row = reading.adapt(raw) if reading.adapt else raw
+    missing = [name for name in needed if name not in row]
+    if missing:
+        raise ValueError(f"field {', '.join(map(repr, missing))} is missing; it has: {', '.join(map(repr, raw))}")
+    ours = {name: _text(row, theirs) for name, theirs in reading.fields.items()}
+    if not any(ours.values()):
+        return None
+    if not reading.labels:
+        ours["target"] = _text(row, reading.target)
+        if not ours["target"]:
+            raise ValueError(f"field {reading.target!r} is empty; a completion needs text")
+        return ours
+    label = row[reading.target]
+    if isinstance(label, bool) or label not in reading.labels:
+        allowed = ", ".join(f"{key} ({word})" for key, word in reading.labels.items())
+        raise ValueError(f"field {reading.target!r} is {label!r}; allowed: {allowed}")
+    return {**ours, "target": reading.labels[label]}
+
+
+def _text(row: dict, name: str) -> str:
+    if not isinstance(row[name], str):
+        raise ValueError(f"field {name!r} is {type(row[name]).__name__}; allowed: text")
+    return row[name].strip()
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
+    """(row number from 1, row) of a JSON-lines file; ValueError names the file and row that is not UTF-8 JSON."""
+    if not path.is_file():
+        there = sorted(each.stem for each in path.parent.glob("*.jsonl")) if path.parent.is_dir() else []
+        raise ValueError(f"{path}: no such file; splits there: {', '.join(there) or 'none'}")
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}, row {number}: not UTF-8 at byte {error.start} of the line") from None
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, row {number}: not JSON ({error.msg} at column {error.colno})") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, row {number}: {type(row).__name__}; allowed: a JSON object")
+        yield number, row
+
+
+def read_hub(source: Source, split: str, first_file_only: bool) -> tuple[Iterator[tuple[int, dict]], str]:
+    """(rows, origin) of a split from the hub's Parquet files at the commit that the source's ref points to."""
+    from datasets import load_dataset
+    from huggingface_hub import snapshot_download
+
+    files = "0000.parquet" if first_file_only else "*.parquet"
+    pattern = f"{source.config}/{split}/{files}"
+    folder = Path(
+        snapshot_download(source.hub_id, repo_type="dataset", revision=source.revision, allow_patterns=[pattern])
+    )
+    found = sorted(map(str, folder.glob(pattern)))
+    origin = f"{source.hub_id}@{folder.name}/{source.config}/{split}"  # a snapshot's folder is named by its commit
+    if not found:
+        raise ValueError(f"{origin}: no file matches {pattern} at {source.revision}; give a local copy with --data_dir")
+    table = load_dataset("parquet", data_files=found, split="train")
+    return enumerate(table, 1), origin
