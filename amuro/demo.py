@@ -1,0 +1,102 @@
+"""The whole study on the nursery: every checkpoint BASE and fine-tuned on four datasets with three seeds.
+
+    make demo        or        python -m amuro.demo --out demo        after        amuro nursery --out demo/nursery
+
+Cells run in one process per core; each writes its log under OUT/runs/logs. Stopped anywhere and called again it goes
+on: complete cells and units are not run again.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import multiprocessing
+import os
+import sys
+import threading
+import time
+import traceback
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from tqdm import tqdm
+
+from amuro.checkpoints import family_folder, history
+from amuro.settings import script
+from amuro.tasks import DATASETS
+
+ROOT = Path(__file__).parent.parent
+SEEDS = (1, 2, 3)
+
+
+def commands(out: Path) -> list[tuple[str, list[str]]]:
+    """(program, arguments) of every cell: BASE first, then one seed after the other."""
+    nursery, runs = out / "nursery", out / "runs"
+    family = family_folder(str(nursery))
+    places = ["--data_dir", str(nursery / "data"), "--runs", str(runs)]
+    points = [f"{family}@{step}" for step, *_ in history(str(family))]
+    base = ["--tasks", "all", "--prompt_format", "default,instruct,io", "--num_shots", "0", "--eval_batch_size", "64"]
+    tuned = ["--recipe", "nursery-sft", "--tasks", "id,ood,cross_task", "--prompt_format", "default,instruct"]
+    return [("eval/run.py", ["--checkpoint", point, *base, *places]) for point in points] + [
+        ("train_sft.py", ["--checkpoint", point, "--dataset", dataset, "--seed", str(seed), *tuned, *places])
+        for seed in SEEDS
+        for point in points
+        for dataset in DATASETS
+    ]
+
+
+def load_program(path: str):
+    """The module of a script, loaded by its path: `amuro` imports none of them."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_cell(number: int, program: str, arguments: list[str], logs: str) -> str:
+    """Run one cell in this process, its output in a log file. Returns the log's end where it failed, else ""."""
+    log = Path(logs) / f"{number:03d}.log"
+    with open(log, "w", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        print(program, *arguments, flush=True)
+        try:
+            load_program(program).main(arguments)
+        except Exception:  # reported by the caller, with the log's name; the other cells go on
+            traceback.print_exc()
+            return f"{program} {' '.join(arguments)}\n  {traceback.format_exc(limit=0).strip()}\n  log: {log}"
+    return ""
+
+
+def _start_worker() -> None:
+    """One thread per worker, no network, and an end when the parent is gone (killed, it cannot tell its workers)."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder with nursery/; runs/ is written there")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="cells at a time; default one per core")
+    given = parser.parse_args()
+    todo = commands(given.out)
+    logs = given.out / "runs" / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    os.environ.setdefault("WANDB_MODE", "offline")
+    context, failed = multiprocessing.get_context("spawn"), []
+    with ProcessPoolExecutor(given.processes, mp_context=context, initializer=_start_worker) as pool:
+        cells = [pool.submit(run_cell, number, *command, str(logs)) for number, command in enumerate(todo)]
+        for done in tqdm(as_completed(cells), total=len(cells), desc="cells", unit="cell", smoothing=0.05):
+            if problem := done.result():
+                failed.append(problem)
+                tqdm.write(f"failed: {problem}")
+    if failed:
+        sys.exit(f"{len(failed)} of {len(cells)} cells failed; `make demo` runs them again")
+
+
+if __name__ == "__main__":
+    script(main)
