@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv/bin
 DEMO ?= demo
+DATA ?= $(AMURO_DATA_DIR)
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
@@ -30,8 +31,8 @@ check: .venv/ready  ## formatting and lint
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 
-bench: .venv/ready  ## the measurements that the README quotes
-	@ls bench/*.py && for each in bench/*.py; do $(VENV)/python $$each; done
+bench: .venv/ready  ## the spine on real rows (half an hour): make bench DATA=folder with a mirror and text/
+	$(VENV)/python bench/mirror.py --data_dir "$(DATA)"
 
 clean:  ## remove what the demo wrote
 	rm -rf $(DEMO)

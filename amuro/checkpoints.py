@@ -60,7 +60,7 @@ class Checkpoint:
 
 
 def resolve(reference: str) -> Checkpoint:
-    """What `family@step`, `family@main`, `PATH@step` or `repo@revision` means. Raises ValueError, naming the nearest."""
+    """What `family@step`, `family@main`, `PATH@step` or `repo@revision` means. ValueError names the nearest."""
     name, at, point = reference.rpartition("@")
     if not at or not name or not point:
         raise ValueError(f"--checkpoint {reference!r}: write family@step, family@main, PATH@step or repo@revision")
@@ -180,7 +180,9 @@ def _nearest(point: str, steps: list[int], reference: str) -> int:
         raise ValueError(f"--checkpoint {reference!r}: {point!r} is neither a step nor main")
     if int(point) not in steps:
         nearest = sorted(sorted(steps, key=lambda step: abs(step - int(point)))[:4])
-        raise ValueError(f"--checkpoint {reference!r}: no step {point}; nearest: {', '.join(map(str, nearest)) or 'none'}")
+        raise ValueError(
+            f"--checkpoint {reference!r}: no step {point}; nearest: {', '.join(map(str, nearest)) or 'none'}"
+        )
     return int(point)
 
 
@@ -205,7 +207,9 @@ def _revision_of(repo: str, revision: str) -> tuple[int | None, float | None, st
     try:
         commit = HfApi().model_info(repo, revision=revision).sha
     except RepositoryNotFoundError:
-        raise ValueError(f"--checkpoint: the hub has no repository {repo!r} (or it is gated and needs a token)") from None
+        raise ValueError(
+            f"--checkpoint: the hub has no repository {repo!r} (or it is gated and needs a token)"
+        ) from None
     except RevisionNotFoundError:
         branches = [branch.name for branch in HfApi().list_repo_refs(repo).branches]
         nearest = get_close_matches(revision, branches, n=3, cutoff=0.3)

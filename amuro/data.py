@@ -46,7 +46,9 @@ def resolve_data_dir(data_dir: str | None) -> str | None:
     """The mirror folder that applies: the given one, else `AMURO_DATA_DIR`, else None (the hub)."""
     data_dir = data_dir or os.environ.get("AMURO_DATA_DIR") or None
     if data_dir and not Path(data_dir).is_dir():
-        raise ValueError(f"--data_dir {data_dir}: no such folder; give a mirror with <set>/<split>.jsonl, or leave it out")
+        raise ValueError(
+            f"--data_dir {data_dir}: no such folder; give a mirror with <set>/<split>.jsonl, or leave it out"
+        )
     return data_dir
 
 

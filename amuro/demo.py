@@ -77,25 +77,30 @@ def _start_worker() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder with nursery/; runs/ is written there")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="cells at a time; default one per core")
-    given = parser.parse_args()
-    todo = commands(given.out)
-    logs = given.out / "runs" / "logs"
+def run_all(todo: list[tuple[str, list[str]]], logs: Path, processes: int) -> list[str]:
+    """Run every (program, arguments), `processes` at a time, with a progress bar. Returns what failed, with its log."""
     logs.mkdir(parents=True, exist_ok=True)
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     os.environ.setdefault("WANDB_MODE", "offline")
     context, failed = multiprocessing.get_context("spawn"), []
-    with ProcessPoolExecutor(given.processes, mp_context=context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker) as pool:
         cells = [pool.submit(run_cell, number, *command, str(logs)) for number, command in enumerate(todo)]
         for done in tqdm(as_completed(cells), total=len(cells), desc="cells", unit="cell", smoothing=0.05):
             if problem := done.result():
                 failed.append(problem)
                 tqdm.write(f"failed: {problem}")
-    if failed:
-        sys.exit(f"{len(failed)} of {len(cells)} cells failed; `make demo` runs them again")
+    return failed
+
+
+def main() -> None:
+    """Run the demo's grid; exit code 1 where a cell failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder with nursery/; runs/ is written there")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="cells at a time; default one per core")
+    given = parser.parse_args()
+    todo = commands(given.out)
+    if failed := run_all(todo, given.out / "runs" / "logs", given.processes):
+        sys.exit(f"{len(failed)} of {len(todo)} cells failed; `make demo` runs them again")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Evaluates one model on units (task, format, shots ...) through lm-evaluation-harness, one stored file per unit.
 
-    python -m eval.run --checkpoint nursery@200 --tasks id,ood           a BASE model
-    evaluate_units(model, tokenizer, ...)                                a model in memory, straight after training
+python -m eval.run --checkpoint nursery@200 --tasks id,ood           a BASE model
+evaluate_units(model, tokenizer, ...)                                a model in memory, straight after training
 """
 
 import contextlib

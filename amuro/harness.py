@@ -36,7 +36,7 @@ def load(task: str, data_dir: str | None = None, shot_seed: int = SHOT_SEED, **_
 
 
 class AmuroTask(ConfigurableTask):
-    """Fixed nested shots, fitted to the context: whole shots are left out from the end, then the source is shortened."""
+    """Fixed nested shots, fitted to the context: whole shots are left out from the end, then source text is."""
 
     def __init__(self, config: dict):
         self.spec = TASKS[config["dataset_kwargs"]["task"]]
@@ -63,7 +63,9 @@ class AmuroTask(ConfigurableTask):
                 f"{self.config.task}: fitting the prompts needs the tokenizer; give pretrained= or tokenizer= in "
                 "--model_args, or metadata={'pretrained': DIR} to the TaskManager"
             )
-        place = {key: given[key] for key in ("revision", "subfolder", "trust_remote_code") if given.get(key) is not None}
+        place = {
+            key: given[key] for key in ("revision", "subfolder", "trust_remote_code") if given.get(key) is not None
+        }
         lm = object.__new__(HFLM)
         lm.backend, lm.add_bos_token, lm.custom_prefix_token_id = "causal", given.get("add_bos_token"), None
         add_bos = {} if lm.add_bos_token is None else {"add_bos_token": lm.add_bos_token}
@@ -78,7 +80,9 @@ class AmuroTask(ConfigurableTask):
     def fewshot_context(self, doc: dict, num_fewshot: int, **kwargs) -> str:
         pool = len(self.dataset["shots"])
         if num_fewshot > pool:
-            raise ValueError(f"{self.config.task}: {num_fewshot} shots asked, its pool has {pool}; allowed: 0 to {pool}")
+            raise ValueError(
+                f"{self.config.task}: {num_fewshot} shots asked, its pool has {pool}; allowed: 0 to {pool}"
+            )
         build = super().fewshot_context
         for shots in range(num_fewshot, -1, -1):
             context = build(doc, shots, **kwargs)
@@ -162,7 +166,9 @@ class Labels(AmuroTask):
                     raise ValueError(f"{self.config.task}: no beginning of {text!r} is its first sub-token alone")
                 other = found.setdefault(first[0], (piece, label))[1]
                 if other != label:
-                    raise ValueError(f"{self.config.task}: labels {other!r} and {label!r} share the sub-token {piece!r}")
+                    raise ValueError(
+                        f"{self.config.task}: labels {other!r} and {label!r} share the sub-token {piece!r}"
+                    )
         return list(found.values())
 
     def requests(self, doc: dict, context: str, metadata) -> list[Instance]:

@@ -1,9 +1,9 @@
 """The one table: a row per measured value, kept in one Parquet file per evaluation unit.
 
-    write_unit(path, rows, examples, about)     examples as the file's table, rows and provenance in its metadata
-    load("runs")                                all rows of all cells, checked
-    load_examples("runs")                       the scores of every example, for paired comparisons
-    coverage(table)                             how many of the cells and units that belong together are there
+write_unit(path, rows, examples, about)     examples as the file's table, rows and provenance in its metadata
+load("runs")                                all rows of all cells, checked
+load_examples("runs")                       the scores of every example, for paired comparisons
+coverage(table)                             how many of the cells and units that belong together are there
 """
 
 import io
@@ -93,7 +93,7 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
     repeated = table[table.duplicated(KEY, keep=False)]
     if len(repeated):
         raise ValueError(f"{len(repeated)} rows share a key, the first: {repeated.iloc[0][KEY].to_dict()}")
-    wrong = table[~table["value"].between(0, 1)]
+    wrong = table[~table["value"].between(0, 1).fillna(False)]
     if len(wrong):
         raise ValueError(f"{len(wrong)} values outside [0, 1] or missing, the first: {wrong.iloc[0][KEY].to_dict()}")
     versions = table.groupby("task")["task_version"].nunique()
@@ -104,7 +104,7 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def load_examples(runs: str | Path) -> pd.DataFrame:
-    """Scores per example: the key columns, step, tokens_b, relation, seed, then example_id, target, prediction, score."""
+    """Scores per example: example_id, target, prediction, score, the key columns, step, tokens_b, relation, seed."""
     frames = []
     for path in unit_files(runs):
         examples = pq.read_table(path).to_pandas()
@@ -120,7 +120,7 @@ def coverage(table: pd.DataFrame) -> tuple[int, int, list[str]]:
     expected of each of its checkpoints and seeds. Missing ones are named `checkpoint stage dataset seed task ...`."""
     there, expected, missing = 0, 0, []
     unit = ["task", "prompt_format", "num_shots", "shot_seed", "method", "dtype"]
-    for family, rows in table.groupby("family"):
+    for _, rows in table.groupby("family"):
         checkpoints = rows.sort_values("step")["checkpoint"].unique()
         for (stage, dataset, rate), group in rows.groupby(["stage", "dataset", "learning_rate"], dropna=False):
             seeds = group["seed"].astype(object).where(group["seed"].notna(), "").unique()

@@ -53,7 +53,9 @@ class EvaluationArguments:
     prompt_format: str = field(default="default", metadata={"help": f"comma list of {', '.join(PROMPT_FORMATS)}"})
     num_shots: str = field(default="4", metadata={"help": "comma list of shot counts, e.g. 0,2,4,6"})
     shot_seed: int = field(default=SHOT_SEED, metadata={"help": "seed of the draw of the shots"})
-    limit: int | None = field(default=None, metadata={"help": "score only the first rows of each task (for trying out)"})
+    limit: int | None = field(
+        default=None, metadata={"help": "score only the first rows of each task (for trying out)"}
+    )
     eval_batch_size: int = field(default=16, metadata={"help": "sequences per forward pass in evaluation"})
     data_dir: str | None = field(
         default=None, metadata={"help": "mirror folder of the datasets; default $AMURO_DATA_DIR, without it the hub"}
@@ -67,7 +69,9 @@ class TrainingArguments(EvaluationArguments):
 
     dataset: str = field(kw_only=True, metadata={"help": f"what to train on: {', '.join(DATASETS)}"})
     recipe: str | None = field(default=None, metadata={"help": "NAME of sweeps/recipes/NAME.yaml, or a YAML file"})
-    batch_size: int = field(default=8, metadata={"help": "effective batch: rows per optimizer step, over all processes"})
+    batch_size: int = field(
+        default=8, metadata={"help": "effective batch: rows per optimizer step, over all processes"}
+    )
     num_train_rows: int = field(default=TRAIN_ROWS, metadata={"help": "training rows, drawn by --sample_seed"})
     sample_seed: int = field(default=SAMPLE_SEED, metadata={"help": "seed of the draw of the training rows"})
     keep_weights: str = field(
@@ -137,7 +141,9 @@ def _mistyped(key: str, value, action: argparse.Action) -> str:
     if kind in (int, float) and isinstance(value, str):
         remedy = ""
         try:
-            remedy = f": YAML reads it as text, write {float(value)!r}" if "e" in value.lower() else ": remove the quotes"
+            mantissa, _, exponent = repr(float(value)).partition("e")
+            number = mantissa + ("" if "." in mantissa else ".0") + (f"e{exponent}" if exponent else "")
+            remedy = f": YAML 1.1 reads it as text, write {number}"
         except ValueError:
             pass  # not a number at all: the message below says so
         return f"{key}: {value!r} is text, a number is needed{remedy}"
@@ -223,7 +229,9 @@ def with_origins(origins: dict[str, str], *parts) -> dict[str, dict]:
     """Every setting with its value and origin, as JSON can hold it: for `run.json`."""
     values = {each.name: getattr(part, each.name) for part in parts for each in fields(part)}
     secret = ("hub_token",)
-    plain = {name: value if isinstance(value, int | float | type(None)) else str(value) for name, value in values.items()}
+    plain = {
+        name: value if isinstance(value, int | float | type(None)) else str(value) for name, value in values.items()
+    }
     return {name: {"value": plain[name], "origin": origins[name]} for name in values if name not in secret}
 
 

@@ -135,7 +135,11 @@ _TASKS = (
     Task("xlsum", XLSUM, Reading("summary", {"document": "text"}, "summary"), "test"),
     Task("cnn", CNN, Reading("summary", {"document": "article"}, "highlights"), "test"),
     Task(
-        "socialiqa", SOCIAL, READ_SOCIAL, "validation", deviation="the right answer alone is shown (the code: all three)"
+        "socialiqa",
+        SOCIAL,
+        READ_SOCIAL,
+        "validation",
+        deviation="the right answer alone is shown (the code: all three)",
     ),
     Task(
         "sciq_qg",

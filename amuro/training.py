@@ -24,15 +24,15 @@ logging_steps logging_first_step log_on_each_node logging_nan_inf_filter include
 log_level_replica disable_tqdm save_only_model save_strategy save_steps save_on_each_node save_total_limit
 enable_jit_checkpoint push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision
 eval_strategy eval_steps eval_delay per_device_eval_batch_size prediction_loss_only eval_on_start eval_do_concat_batches
-eval_use_gather_object eval_accumulation_steps include_for_metrics batch_eval_metrics load_best_model_at_end
-metric_for_best_model greater_is_better eval_packing per_device_train_batch_size gradient_accumulation_steps
-auto_find_batch_size bf16 fp16 use_cpu bf16_full_eval fp16_full_eval gradient_checkpointing activation_checkpointing
+eval_use_gather_object eval_accumulation_steps include_for_metrics batch_eval_metrics 
+eval_packing per_device_train_batch_size gradient_accumulation_steps
+bf16 fp16 use_cpu bf16_full_eval fp16_full_eval gradient_checkpointing activation_checkpointing
 activation_checkpointing_kwargs gradient_checkpointing_kwargs activation_offloading torch_empty_cache_steps
 dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
 dataloader_multiprocessing_context dataloader_in_order dataset_num_proc ddp_find_unused_parameters ddp_bucket_cap_mb
 ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp fsdp_config deepspeed accelerator_config
 parallelism_config local_rank debug skip_memory_metrics do_train do_eval do_predict resume_from_checkpoint seed
-completion_only_loss dataset_kwargs average_tokens_across_devices restore_callback_states_from_checkpoint
+completion_only_loss dataset_kwargs restore_callback_states_from_checkpoint
 """.split()
 ALWAYS_IDENTITY = """num_train_epochs max_steps learning_rate lr_scheduler_type warmup_steps weight_decay max_grad_norm
 max_length optim adam_beta1 adam_beta2 adam_epsilon""".split()
@@ -93,7 +93,9 @@ def trainer(model, tokenizer, sft: SFTConfig, examples: list[dict]) -> SFTTraine
         if all(label == IGNORED for label in example["labels"]):
             raise RuntimeError(f"training row {number} has no trained tokens")
     if wrong := [name for name, weight in model.named_parameters() if weight.dtype != torch.float32]:
-        raise RuntimeError(f"master weights must be float32, {wrong[0]} is not: bf16 weights hardly move at these rates")
+        raise RuntimeError(
+            f"master weights must be float32, {wrong[0]} is not: bf16 weights hardly move at these rates"
+        )
     sft.dataset_kwargs = {"skip_prepare_dataset": True}  # the rows are encoded, fitted and complete
     dataset = Dataset.from_list(examples)
     return SFTTrainer(model, args=sft, train_dataset=dataset, processing_class=tokenizer, callbacks=[Guard()])

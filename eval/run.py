@@ -17,7 +17,9 @@ from amuro.cells import Cell, find_cell, read_record, write_record
 
 @dataclass
 class Arguments(settings.EvaluationArguments):
-    checkpoint: str | None = field(default=None, metadata={"help": "a BASE model: family@step, PATH@step, repo@revision"})
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "a BASE model: family@step, PATH@step, repo@revision"}
+    )
     cell: str | None = field(default=None, metadata={"help": "a tuned model: its folder, or its cell_id under --runs"})
     dtype: str = field(default="float32", metadata={"help": f"of the weights: {', '.join(settings.DTYPES)}"})
     report_to: str = field(default="wandb", metadata={"help": "wandb or none"})

@@ -89,7 +89,7 @@ def mirror(tmp_path_factory) -> Path:
 
 
 def make_tokenizer(kind: str = "bytes", vocab_size: int = 700):
-    """A tokenizer trained on the test words and all prompt text: byte-level BPE, or SentencePiece-like ("metaspace")."""
+    """A tokenizer of the test words and all prompt text: byte-level BPE, or SentencePiece-like ("metaspace")."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -98,9 +98,7 @@ def test_hub_revisions_are_found_by_step_and_fetched(family, tmp_path):
     )
     references = ["olmo-1b@342000", "olmo-1b@main", "someone/model@step64", "someone/model@main"]
     wrong = ["olmo-1b@18000", "someone/model@stp64", "nobody/model@main", "someone/model@old"]
-    done = run(
-        "-c", SCRIPT, *references, *wrong, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), HF_HUB_OFFLINE="0"
-    )
+    done = run("-c", SCRIPT, *references, *wrong, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), HF_HUB_OFFLINE="0")
     hub.close()
     assert done.returncode == 0, done.stderr
     out = [json.loads(line) for line in done.stdout.splitlines()]

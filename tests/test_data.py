@@ -88,7 +88,9 @@ def test_equal_rows_keep_ids_of_their_own(tmp_path):
 
 def test_social_answers_come_from_either_form(tmp_path):
     lettered = {"context": "C.", "question": "Q?", "answerA": "a", "answerB": "b", "answerC": "c", "label": "3"}
-    write_jsonl(tmp_path / "social_i_qa" / "train.jsonl", [{"context": "C.", "question": "Q?", "answer": "x"}, lettered])
+    write_jsonl(
+        tmp_path / "social_i_qa" / "train.jsonl", [{"context": "C.", "question": "Q?", "answer": "x"}, lettered]
+    )
     assert sorted(row["answer"] for row in data.training_rows("socialiqa", str(tmp_path)).rows) == ["c", "x"]
 
 

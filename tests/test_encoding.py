@@ -39,7 +39,9 @@ def test_a_long_row_keeps_its_prompt_and_answer_and_loses_source_text():
     (long, other), n_truncated = encode_rows([row, short], "summary", tokenizer, 100)
     assert n_truncated == 1 and 95 <= len(long["input_ids"]) <= 100 and len(other["input_ids"]) < 30
     text = tokenizer.decode(long["input_ids"])
-    assert text.startswith("### Input: the red house") and text.endswith("\n ### Summary: a dog sees the cat.<|endoftext|>")
+    assert text.startswith("### Input: the red house") and text.endswith(
+        "\n ### Summary: a dog sees the cat.<|endoftext|>"
+    )
     with pytest.raises(ValueError, match="row x: too long even with an empty 'document'"):
         encode_rows([row], "summary", tokenizer, 12)
 

@@ -90,7 +90,10 @@ def logits_after(model, tokenizer, context: str) -> torch.Tensor:
 
 def test_token_prob_equals_plain_torch(checkpoint, mirror):
     """Per example: the label whose first sub-token, lower-case or (where single for all labels) capitalised, wins."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(checkpoint).eval(), AutoTokenizer.from_pretrained(checkpoint)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(checkpoint).eval(),
+        AutoTokenizer.from_pretrained(checkpoint),
+    )
     names = [name_of(t, each) for t in TASKS if TASKS[t].labels for each in PROMPT_FORMATS]
     loaded = manager(checkpoint, mirror).load(names)
     for task in loaded["tasks"].values():

@@ -1,0 +1,241 @@
+"""train_sft.py and eval/run.py as a user runs them, on a random model and a small mirror."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, run
+from safetensors.torch import load_file
+from test_settings import eval_run, train_sft
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from amuro import data, results
+from amuro.cells import read_record
+from amuro.encoding import encode_rows
+
+FAST = ["--learning_rate", "1e-3", "--num_shots", "0", "--eval_batch_size", "32", "--num_train_epochs", "2"]
+
+
+def arguments(family, mirror, runs, *more, dataset="mnli", step=10):
+    return [
+        *("--checkpoint", f"{family}@{step}", "--dataset", dataset, "--data_dir", str(mirror), "--runs", str(runs)),
+        *("--report_to", "none", *FAST, *more),
+    ]
+
+
+@pytest.fixture(scope="module")
+def cell(family, mirror, tmp_path_factory) -> Path:
+    """One complete cell with its weights kept, tracked offline."""
+    runs = tmp_path_factory.mktemp("runs")
+    return train_sft.main([*arguments(family, mirror, runs), "--keep_weights", "all", "--report_to", "wandb"])
+
+
+def test_a_cell_leaves_its_record_its_units_and_its_weights(cell, mirror):
+    record = read_record(cell)
+    training = record["training"]
+    assert training["steps"] == 2 * 3 and training["rows"] == 24 and training["rows_truncated"] == 0
+    assert training["train_loss"] > 0 and training["tensors_moved"].split()[0] != "0"
+    assert record["settings"]["learning_rate"] == {"value": 1e-3, "origin": "flag"}
+    assert record["settings"]["batch_size"] == {"value": 8, "origin": "published"}
+    table = results.load(cell.parent)
+    assert table["task"].tolist() == ["gpt3nli", "mnli_matched", "mnli_mismatched", "rte"]
+    assert (table["learning_rate"] == 1e-3).all() and (table["cell_id"] == record["cell_id"]).all()
+    weights = cell / "weights" / "model.safetensors"
+    assert weights.stat().st_mode & 0o777 == 0o644
+    assert {tensor.dtype for tensor in load_file(weights).values()} == {torch.float32}
+
+
+def test_a_repeated_cell_is_a_no_op(cell, family, mirror, capsys):
+    before = {path: path.stat().st_mtime_ns for path in cell.rglob("*")}
+    started = time.perf_counter()
+    again = train_sft.main([*arguments(family, mirror, cell.parent), "--keep_weights", "all"])
+    assert again == cell and f"complete: {cell}" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in cell.rglob("*")} == before and time.perf_counter() - started < 5
+
+
+def test_a_changed_setting_is_another_cell(cell, family, mirror, tmp_path):
+    other = ["--tasks", "none"]
+    changes = [["--learning_rate", "2e-3"], ["--seed", "1"], ["--num_train_rows", "16"], ["--adam_beta1", "0.8"]]
+    folders = {train_sft.main([*arguments(family, mirror, tmp_path, *other), *change]) for change in changes}
+    same = train_sft.main(arguments(family, mirror, tmp_path, *other, "--logging_steps", "1", "--eval_batch_size", "4"))
+    assert len(folders | {same}) == 5 and same.name == cell.name
+
+
+def test_two_runs_of_a_cell_give_the_same_weights(cell, family, mirror, tmp_path):
+    again = train_sft.main([*arguments(family, mirror, tmp_path), "--keep_weights", "all", "--tasks", "none"])
+    one, two = (load_file(folder / "weights" / "model.safetensors") for folder in (cell, again))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_loss_is_a_bare_loops(family, mirror, tmp_path):
+    """The first steps' losses equal plain torch's on the same rows, in the trainer's own order."""
+    more = (
+        "--tasks",
+        "none",
+        "--logging_steps",
+        "1",
+        "--train_sampling_strategy",
+        "sequential",
+        "--num_train_epochs",
+        "1",
+    )
+    folder = train_sft.main([*arguments(family, mirror, tmp_path), *more])
+    logged = [entry["loss"] for entry in read_record(folder)["training"]["log"]]
+    model = AutoModelForCausalLM.from_pretrained(family / "step-10", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(family / "step-10")
+    rows, _ = encode_rows(data.training_rows("mnli", str(mirror)).rows, "inference", tokenizer, 2048)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0)
+    steps, warm = 3, 1  # ceil(0.03 * 3)
+    for step in range(steps):
+        batch = rows[8 * step : 8 * step + 8]
+        width = max(len(row["input_ids"]) for row in batch)
+        pad = lambda row, key, fill, width=width: row[key] + [fill] * (width - len(row[key]))  # noqa: E731
+        ids = torch.tensor([pad(row, "input_ids", 1) for row in batch])
+        labels = torch.tensor([pad(row, "labels", -100) for row in batch])
+        out = model(input_ids=ids, attention_mask=(ids != 1).long(), labels=labels)
+        assert out.loss.item() == pytest.approx(logged[step], abs=1e-5)
+        rate = step / warm if step < warm else (steps - step) / (steps - warm)
+        optimizer.param_groups[0]["lr"] = 1e-3 * rate
+        out.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert len(logged) == 3
+
+
+def test_evaluation_after_training_equals_evaluation_of_the_kept_weights(cell, tmp_path):
+    """In memory and reloaded, the same weights give the same predictions; another unit joins the same cell."""
+    units = sorted((cell / "units").glob("mnli_matched-default*"))
+    before = pd.read_parquet(units[0])
+    units[0].unlink()
+    mirror = read_record(cell)["settings"]["data_dir"]["value"]
+    more = ["--num_shots", "0", "--data_dir", mirror, "--report_to", "none", "--runs", str(cell.parent)]
+    assert eval_run.main(["--cell", read_record(cell)["cell_id"], "--tasks", "mnli_matched,paws", *more]) == cell
+    assert pd.read_parquet(units[0]).equals(before)
+    added = list((cell / "units").glob("paws-*"))
+    assert len(added) == 1
+    added[0].unlink()
+
+
+def test_weights_go_once_evaluated_and_come_back_when_units_are_missing(family, mirror, tmp_path, capsys):
+    folder = train_sft.main(arguments(family, mirror, tmp_path))
+    assert not (folder / "weights").exists() and len(list((folder / "units").iterdir())) == 4
+    with pytest.raises(ValueError, match="its weights were not kept"):
+        eval_run.main(["--cell", str(folder), "--tasks", "rte", "--data_dir", str(mirror), "--report_to", "none"])
+    removed = next((folder / "units").glob("rte-*"))
+    content = pd.read_parquet(removed)
+    removed.unlink()
+    train_sft.main(arguments(family, mirror, tmp_path))
+    assert pd.read_parquet(removed).equals(content) and not (folder / "weights").exists()
+
+
+def test_a_base_checkpoint_is_evaluated_on_the_union_of_relations(family, mirror, tmp_path):
+    more = [
+        "--data_dir",
+        str(mirror),
+        "--runs",
+        str(tmp_path),
+        "--num_shots",
+        "0",
+        "--limit",
+        "4",
+        "--report_to",
+        "none",
+    ]
+    folder = eval_run.main(["--checkpoint", f"{family}@20", "--tasks", "ood", *more])
+    table = results.load(tmp_path)
+    assert set(table["task"]) == {"cnn", "sciq_qg", "tweetqa", "rte", "gpt3nli", "qqp", "stsb"}
+    assert (table["dataset"] == "").all() and (table["n"] == 4).all() and read_record(folder)["cell"]["seed"] is None
+    more[more.index("4")] = "6"
+    eval_run.main(["--checkpoint", f"{family}@20", "--tasks", "rte", *more])
+    again = results.load(tmp_path).set_index("task")["n"]
+    assert again["rte"] == 6 and again["cnn"] == 4
+
+
+def test_broken_trainings_stop_with_their_cause(family, mirror, tmp_path):
+    cases = [
+        (["--learning_rate", "1e30"], "loss is|grad_norm is|training loss is"),
+        (["--learning_rate", "1e-40"], "no weight moved in 6 steps"),
+    ]
+    for change, told in cases:
+        with pytest.raises(RuntimeError, match=told):
+            train_sft.main([*arguments(family, mirror, tmp_path), "--tasks", "none", "--logging_steps", "1", *change])
+    assert not list(tmp_path.glob("*/run.json")) and len(cases) == 2
+    with pytest.raises(ValueError, match="--batch_size 8 over 1 processes does not divide"):
+        train_sft.main([*arguments(family, mirror, tmp_path), "--per_device_train_batch_size", "3"])
+
+
+def test_a_killed_cell_is_run_again_and_is_the_same(cell, family, mirror, tmp_path):
+    """SIGKILL between the training and the first unit: no unit is lost or doubled, and the weights are not trained
+    twice; SIGKILL in the training leaves nothing that looks complete."""
+    command = [sys.executable, "train_sft.py", *arguments(family, mirror, tmp_path, "--keep_weights", "all")]
+
+    def kill_when(seen) -> None:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.time() + 120
+        while not seen() and time.time() < deadline and process.poll() is None:
+            time.sleep(0.005)
+        assert process.poll() is None, "the process ended before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    folder = tmp_path / cell.name
+    kill_when(lambda: (folder / "weights").is_dir())
+    assert read_record(folder) is None or not list(folder.glob("units/*.parquet"))
+    kill_when(lambda: (folder / "run.json").is_file())
+    trained = (folder / "run.json").stat().st_mtime_ns
+    assert run(*command[1:]).returncode == 0
+    assert (folder / "run.json").stat().st_mtime_ns == trained
+    for path in sorted((cell / "units").iterdir()):
+        assert pd.read_parquet(folder / "units" / path.name).equals(pd.read_parquet(path)), path.name
+
+
+def test_the_stock_console_script_gives_the_same_values(family, mirror, tmp_path):
+    """`lm_eval --model hf` from another folder, and eval/run.py: equal on three tasks in all formats, with shots."""
+    names = ("mnli_matched", "paws", "xsum")
+    more = ["--num_shots", "2", "--prompt_format", "default,instruct,io", "--limit", "12", "--report_to", "none"]
+    places = ["--data_dir", str(mirror), "--runs", str(tmp_path / "runs"), "--eval_batch_size", "4"]
+    eval_run.main(["--checkpoint", f"{family}@20", "--tasks", ",".join(names), *more, *places])
+    ours = results.load(tmp_path / "runs").set_index(["task", "prompt_format"])["value"]
+    command = [Path(sys.executable).with_name("lm_eval"), "--model", "hf", "--include_path", ROOT / "eval" / "tasks"]
+    command += ["--model_args", f"pretrained={family / 'step-20'},dtype=float32", "--device", "cpu"]
+    formats = ("", "_instruct", "_io")
+    command += ["--tasks", ",".join(f"amuro_{name}{each}" for name in names for each in formats)]
+    command += ["--num_fewshot", "2", "--limit", "12", "--batch_size", "4", "--output_path", tmp_path / "stock"]
+    env = {**os.environ, "AMURO_DATA_DIR": str(mirror)}
+    done = subprocess.run([*map(str, command)], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (path,) = (tmp_path / "stock").rglob("results_*.json")
+    stock = json.loads(path.read_text())["results"]
+    seen = 0
+    for name in names:
+        for each in formats:
+            metric = "rouge_l,none" if name == "xsum" else "accuracy,none"
+            value = ours[name, each.removeprefix("_") or "default"]
+            assert stock[f"amuro_{name}{each}"][metric] == pytest.approx(value, abs=1e-12)
+            seen += 1
+    assert seen == 9
+
+
+def test_wandb_records_the_cell_offline(cell):
+    """The offline run's own file, read by W&B's own reader: config, name, group, tags and the values."""
+    (folder,) = (cell.parent / "wandb").glob("offline-run-*")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--summary", "--json", str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    record = json.loads(done.stdout)
+    text = json.dumps(record)
+    assert read_record(cell)["cell_id"] in text and "toy-10-sft-mnli-seed42" in text
+    values = results.load(cell.parent).set_index("task")["value"]
+    for task, value in values.items():
+        assert record["summary"][f"eval/{task}/default/0shot/token_prob/accuracy"] == pytest.approx(value)
+    assert not list(cell.parent.rglob("wandb/data/artifacts/staging/*"))
