@@ -54,7 +54,7 @@ WORLD = {
     "tiny": Recipe((2, 4, 8), vocab=600, hidden=32, layers=2, heads=2, mlp=64, rows=4, warmup=2),
 }
 TEXT = {
-    "default": Recipe((25, 50, 100, 200, 400), vocab=4096, mlp=512, rows=16, row_tokens=256),
+    "default": Recipe((20, 40, 80, 160, 320), vocab=4096, mlp=512, rows=16, row_tokens=256),
     "tiny": Recipe((2, 4, 8), vocab=600, hidden=32, layers=2, heads=2, mlp=64, rows=4, warmup=2),
 }
 
@@ -127,11 +127,12 @@ def _raise(family: Path, asked: dict, recipe: Recipe, seed: int, files: list[Pat
     rows = lay_out(training, tokenizer, recipe.row_tokens)
     if not rows:
         raise ValueError(f"the text is shorter than one row of {recipe.row_tokens} tokens: give more of it")
-    if files:
-        random.Random(f"{seed}-order").shuffle(rows)
+    unseen = lay_out(held_out, tokenizer, recipe.row_tokens)
+    for part in (rows, unseen) if files else ():  # the documents of the world come in no order
+        random.Random(f"{seed}-order").shuffle(part)
     need = recipe.checkpoints[-1] * recipe.rows  # a short text is read again and again
     data = torch.tensor([rows[i % len(rows)] for i in range(need)]).view(-1, recipe.rows, recipe.row_tokens)
-    unseen = torch.tensor(lay_out(held_out, tokenizer, recipe.row_tokens)[:64])
+    unseen = torch.tensor(unseen[:64])
     model = _make_model(recipe, len(tokenizer))
     losses = {}
 

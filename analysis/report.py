@@ -8,8 +8,8 @@ prints how complete the runs are, five lines with the findings, and where the pa
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -39,6 +39,7 @@ class Report:
 
 
 def make_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.report",
         description="Turn the results under a runs folder into tables (CSV), figures (SVG, PNG, PDF) and a page.",
@@ -89,6 +90,7 @@ def interval_text(row: pd.Series, name: str) -> str:
 
 
 def setting_text(setting: dict) -> str:
+    """A main setting in words."""
     return f"{setting['prompt_format']} prompt, {setting['num_shots']} shots, {setting['dtype']}"
 
 
@@ -255,6 +257,7 @@ def html_table(frame: pd.DataFrame, columns: dict[str, str], caption: str) -> st
 
 
 def html_cell(row: pd.Series, name: str) -> str:
+    """One cell of a table; a dash where there is no number."""
     value = row[name]
     if f"{name}_low" in row:
         return f'<td class="number">{escape(interval_text(row, name))}</td>'
@@ -268,6 +271,7 @@ def html_cell(row: pd.Series, name: str) -> str:
 
 
 def number_text(value: float, name: str) -> str:
+    """Counts as they are, scores with three digits, small p-values as such."""
     if not isinstance(value, float):
         return str(value)
     if name in P_VALUES and value < 0.001:
@@ -303,12 +307,14 @@ TABLES = {  # attribute of Report -> (heading, columns, caption)
 
 
 def html_finding(finding: Finding) -> str:
+    """A finding as a list item, its cases below it."""
     cases = "".join(f"<li>{escape(case)}</li>" for case in finding.cases)
     inner = f"<ul>{cases}</ul>" if cases else ""
     return f"<li><b>{escape(finding.title)}</b>: {escape(finding.answer)}{inner}</li>"
 
 
 def section(report: Report, name: str) -> str:
+    """One table of the page under its heading; those of one setting show the main one."""
     heading, columns, caption = TABLES[name]
     frame = getattr(report, name)
     main = name in ("verdicts", "forgetting", "gains")
@@ -371,16 +377,8 @@ def write(report: Report, out: Path, found: list[Finding]) -> Path:
     return path
 
 
-def guarded(work: Callable[[], int]) -> int:
-    """The exit code of `work`; unsound input or an --out that cannot be written is one line and exit code 2."""
-    try:
-        return work()
-    except (ValueError, OSError) as error:
-        print(f"analysis.report: {error}", file=sys.stderr)
-        return 2
-
-
 def run(arguments: argparse.Namespace) -> int:
+    """Build, write and print; returns the exit code."""
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: a file; give a folder to write the report to")
@@ -392,9 +390,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse the arguments and make the report; returns the exit code."""
+    """Make the report; returns the exit code. Unsound results or an --out that cannot be written end in one line on
+    stderr and code 2 (AMURO_DEBUG=1 shows the traceback)."""
     arguments = make_parser().parse_args(argv)
-    return guarded(lambda: run(arguments))
+    try:
+        return run(arguments)
+    except (ValueError, OSError) as error:
+        if os.environ.get("AMURO_DEBUG"):
+            raise
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

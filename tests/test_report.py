@@ -1,6 +1,5 @@
 """The report over runs made up here, from load to page, offline: pytest tests/test_report.py"""
 
-from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 
 from amuro import results
 from amuro.cells import Cell, Unit, write_record
+from amuro.evaluation import row_of
 from amuro.results import write_unit
 from amuro.tasks import TASKS, relation_of
 from analysis import report, tables
@@ -48,18 +48,7 @@ def add_unit(runs, cell: Cell, task: str, level: float, prompt_format: str, **ch
     spec = TASKS[task]
     unit = Unit(task, prompt_format, 0, 42, spec.method, "float32")
     frame = made_up(task, level, cell.seed or 0)
-    score = frame[spec.metric].to_numpy()
-    stderr, low, high = results.interval(spec.metric, score)
-    row = {
-        name: getattr(cell, name) for name in ("family", "step", "tokens_b", "checkpoint", "stage", "dataset", "seed")
-    }
-    row |= asdict(unit) | {
-        "relation": relation_of(task, cell.dataset) if cell.stage == "sft" else "",
-        "metric": spec.metric,
-    }
-    row |= {"value": float(score.mean()), "stderr": stderr, "ci_low": low, "ci_high": high}
-    row |= {"n": N, "n_truncated": 0, "n_unparsable": 0, "learning_rate": cell.hyperparameters.get("learning_rate")}
-    row |= {"cell_id": cell.cell_id, "task_version": 1}
+    row = row_of(cell, unit, frame, version=1)
     write_unit(unit.path(cell.folder(runs)), [row | changes], frame, {"seconds": 1.0})
 
 
@@ -250,7 +239,7 @@ def test_lost_checkpoint_leaves_a_gap_and_no_verdict(tmp_path):
 def refuse(tmp_path, capsys) -> str:
     code = report.main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
     error = capsys.readouterr().err.strip()
-    assert code == 2 and error.startswith("analysis.report: ") and "\n" not in error
+    assert code == 2 and error.startswith("error: ") and "\n" not in error
     return error
 
 
@@ -301,12 +290,14 @@ def test_odd_tables_still_make_a_report(tmp_path):
         for step in STEPS:
             cells = [make_cell(step, family=family), make_cell(step, "mnli", 0, family)]
             cells += [make_cell(step, "mnli", 0, family, learning_rate=2e-6)]
-            cells += [replace(cells[1], stage="instruct", dataset="tulu")]
+            times = {} if family == "olmo-1b" else {"step": None, "tokens_b": None}
             for cell in cells:
-                times = {} if family == "olmo-1b" else {"step": None, "tokens_b": None}
-                for prompt_format in FORMATS if cell.stage != "instruct" else FORMATS[:1]:
+                for prompt_format in FORMATS:
                     add_unit(tmp_path, cell, "rte", 0.4, prompt_format, **times)
                 write_record(cell.folder(tmp_path), cell)
+            cell, instruct = make_cell(step, "mnli", 0, family, epochs=5), {"stage": "instruct", "dataset": "tulu"}
+            add_unit(tmp_path, cell, "rte", 0.4, "default", relation="", **instruct, **times)
+            write_record(cell.folder(tmp_path), cell)
     built = report.build(tmp_path)
     found = report.findings(built)
     path = report.write(built, tmp_path / "out", found)
