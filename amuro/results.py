@@ -117,24 +117,25 @@ def load_examples(runs: str | Path) -> pd.DataFrame:
 
 def coverage(table: pd.DataFrame) -> tuple[int, int, list[str]]:
     """(there, expected, missing): every unit that some cell of a (family, stage, dataset, learning rate) has is
-    expected of each of its checkpoints and seeds. Missing ones are named `checkpoint stage dataset seed task ...`."""
+    expected of each of the family's checkpoints and each of the cells' seeds. A cell that is missing whole is named
+    once, else each unit as `checkpoint stage dataset seed task ...`."""
     there, expected, missing = 0, 0, []
     unit = ["task", "prompt_format", "num_shots", "shot_seed", "method", "dtype"]
+    table = table.assign(seed=table["seed"].astype(object).where(table["seed"].notna(), ""))
     for _, rows in table.groupby("family"):
         checkpoints = rows.sort_values("step")["checkpoint"].unique()
         for (stage, dataset, rate), group in rows.groupby(["stage", "dataset", "learning_rate"], dropna=False):
-            seeds = group["seed"].astype(object).where(group["seed"].notna(), "").unique()
-            units = group[unit].drop_duplicates().itertuples(index=False, name=None)
-            have = set(zip(group["checkpoint"], group["seed"].astype(object).where(group["seed"].notna(), ""),
-                           *(group[name] for name in unit), strict=True))  # fmt: skip
-            for one in itertools.product(checkpoints, seeds, list(units)):
-                expected += 1
-                if (one[0], one[1], *one[2]) in have:
-                    there += 1
+            units = list(group[unit].drop_duplicates().itertuples(index=False, name=None))
+            have = set(group[["checkpoint", "seed", *unit]].itertuples(index=False, name=None))
+            for checkpoint, seed in itertools.product(checkpoints, group["seed"].unique()):
+                lacking = [each for each in units if (checkpoint, seed, *each) not in have]
+                expected, there = expected + len(units), there + len(units) - len(lacking)
+                cell = f"{checkpoint} {stage} {dataset}" + ("" if pd.isna(rate) else f" rate {rate:g}")
+                cell += "" if seed == "" else f" seed {seed}"
+                if len(lacking) == len(units):
+                    missing.append(f"{cell.strip()} (all {len(units)} units)")
                 else:
-                    rate_text = "" if pd.isna(rate) else f" rate {rate:g}"
-                    what = f"{one[0]} {stage} {dataset}{rate_text} seed {one[1]} {' '.join(map(str, one[2]))}"
-                    missing.append(" ".join(what.split()))
+                    missing += [" ".join(f"{cell} {' '.join(map(str, each))}".split()) for each in lacking]
     return there, expected, missing
 
 

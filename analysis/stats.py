@@ -188,6 +188,7 @@ class Evidence:
     rise: Difference  # last BASE - first BASE
     above_chance: Difference  # last BASE - chance
     gain: Difference  # last tuned - last BASE
+    tuned_above_chance: Difference  # last tuned - chance
     tuned_rise: Difference  # last tuned - first tuned
     extra_rise: Difference  # tuned rise - BASE rise
 
@@ -205,6 +206,7 @@ def evidence(
         rise=compare(last_base, first_base, margin),
         above_chance=compare(last_base, chance, margin),
         gain=compare(last_tuned, last_base, margin),
+        tuned_above_chance=compare(last_tuned, chance, margin),
         tuned_rise=compare(last_tuned, first_tuned, margin),
         extra_rise=compare(last_tuned - first_tuned, last_base - first_base, margin),
     )
@@ -225,8 +227,9 @@ def verdicts(cases: Sequence[Evidence], margin: float = MARGIN, alpha: float = A
     """The verdict on each of the tasks judged together; `margin` is the one that their evidence was made with.
 
     Learned in pre-training: the last BASE beats the first BASE and chance by more than the margin. Learned in
-    fine-tuning: the last tuned beats the last BASE by more than it. Not learned: the intervals exclude both; else
-    undecided. Latent: tuned scores rise by more than the margin, and by more than it beyond BASE's rise, while a rise
+    fine-tuning: the last tuned beats the last BASE by more than it. Not learned: the intervals exclude both, or exclude
+    that BASE or tuned beats chance by more than it; else undecided. Latent: tuned scores rise by more than the margin,
+    and by more than it beyond BASE's rise, while a rise
     of BASE is not shown. A claim of two parts has the larger of their p-values.
     """
     pre = holm([max(case.rise.p, case.above_chance.p) for case in cases])
@@ -234,12 +237,12 @@ def verdicts(cases: Sequence[Evidence], margin: float = MARGIN, alpha: float = A
     latent = holm([max(case.tuned_rise.p, case.extra_rise.p) for case in cases])
     found = []
     for case, p_pre, p_fine, p_latent in zip(cases, pre, fine, latent, strict=True):
-        excluded = min(case.rise.high, case.above_chance.high) < margin and case.gain.high < margin
+        excluded = max(min(case.rise.high, case.above_chance.high), min(case.gain.high, case.tuned_above_chance.high))
         name = {
             (True, True): "both",
             (True, False): "learned in pre-training",
             (False, True): "learned in fine-tuning",
-            (False, False): "not learned" if excluded else "undecided",
+            (False, False): "not learned" if excluded < margin else "undecided",
         }[bool(p_pre < alpha), bool(p_fine < alpha)]
         # BASE's own rise is not corrected: a correction would make "does not rise" the easier claim.
         hidden = bool(p_latent < alpha and case.rise.p >= alpha)

@@ -213,7 +213,7 @@ def judge(rows: pd.DataFrame, cases: dict[int, stats.Evidence]) -> pd.DataFrame:
     for _, group in together[together.index.isin(list(cases))].groupby(list(together.columns)):
         judged = stats.verdicts([cases[at] for at in group.index])
         found |= dict(zip(group.index, judged, strict=True))
-    parts = ("rise", "above_chance", "gain", "tuned_rise", "extra_rise")
+    parts = ("rise", "above_chance", "gain", "tuned_above_chance", "tuned_rise", "extra_rise")
     nothing = asdict(stats.Verdict("no verdict", False, *[NOT_KNOWN] * 3))
     for part in parts:
         nothing |= spread(part, None) | {f"{part}_detectable": NOT_KNOWN}

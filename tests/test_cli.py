@@ -41,7 +41,7 @@ def test_status_counts_cells_and_names_gaps(tmp_path):
     put(tmp_path, 2, "", None, ["paws", "qqp"])
     done = amuro("status", "--runs", tmp_path)
     assert done.returncode == 0 and "2 cells, 3 of 4 units" in done.stdout
-    assert "missing: toy@1 base seed qqp default 0 42 token_prob float32" in done.stdout
+    assert "missing: toy@1 base qqp default 0 42 token_prob float32" in done.stdout
     done = amuro("status", "--runs", tmp_path / "nowhere")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "no complete cell there" in done.stderr
 

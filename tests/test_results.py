@@ -60,8 +60,7 @@ def test_gaps_are_named(tmp_path):
     assert (there, expected) == (7, 10)
     assert missing == [
         "toy@2 sft paws seed 1 qqp default 0 42 token_prob float32",
-        "toy@2 sft paws seed 2 paws default 0 42 token_prob float32",
-        "toy@2 sft paws seed 2 qqp default 0 42 token_prob float32",
+        "toy@2 sft paws seed 2 (all 2 units)",
     ]
 
 
