@@ -65,10 +65,11 @@ def main(argv: list[str] | None = None) -> Path:
             trainer = training.trainer(model, tokenizer, sft, examples)
             trained = training.fit(trainer)
             training.save(trainer.model, tokenizer, weights)
+            used = {"rows": len(examples), "rows_truncated": n_truncated, "rows_refused": rows.refused}
             write_record(
                 folder,
                 cell,
-                training={**trained, "rows": len(examples), "rows_truncated": n_truncated, "rows_origin": rows.origin},
+                training={**trained, **used, "rows_origin": rows.origin, **training.hardware()},
                 settings=settings.with_origins(origins, arguments, sft),
             )
         evaluation.evaluate_units(

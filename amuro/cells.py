@@ -138,6 +138,12 @@ def environment() -> dict:
     }
 
 
+def changed_packages(record: dict) -> str:
+    """The packages whose version differs from a record's, as `name old -> new`; empty where none does."""
+    then, now = record["environment"]["packages"], environment()["packages"]
+    return ", ".join(f"{name} {then.get(name)} -> {now[name]}" for name in now if then.get(name) != now[name])
+
+
 def _git(*arguments: str) -> str | None:
     """Output of a git command in the source folder; None outside a git checkout or without git."""
     try:

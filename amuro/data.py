@@ -142,6 +142,8 @@ def read_split(
         seen[example_id] += 1  # a repeated row keeps an id of its own, so that two runs still pair up one to one
         repeat = "" if seen[example_id] == 1 else f"-{seen[example_id]}"
         rows.append({**ours, "example_id": example_id + repeat})
+    if refused and rows:
+        print(f"{origin}: {refused} rows without a gold label or without input are left out")
     if not rows and refused:
         raise ValueError(f"{origin}: all {refused} rows lack a gold label (-1) or input; such a split cannot be used")
     if not rows:

@@ -82,7 +82,10 @@ class Muon(torch.optim.Optimizer):
 def raise_nursery(
     out: Path, preset: str = "default", seed: int = 0, text: Path | None = None, threads: int | None = None
 ) -> Path:
-    """Pre-train one history under `out` and return its family folder (`default` takes minutes, `tiny` seconds)."""
+    """Pre-train one history under `out` and return its family folder (`default` takes minutes, `tiny` seconds).
+
+    One thread unless told otherwise: a model so small gains little from more, and loses much where cores are shared.
+    """
     presets = WORLD if text is None else TEXT
     if preset not in presets:
         raise ValueError(f"no preset {preset!r}; there are {', '.join(presets)}")
@@ -94,10 +97,12 @@ def raise_nursery(
         _check_same(family, asked)
         print(f"{family} is already raised", file=sys.stderr)
         return family
-    for left_over in [*family.glob("step-*"), *([] if files else [data])]:  # by a raising that was cut off
-        shutil.rmtree(left_over, ignore_errors=True)
+    if not files and data.exists() and not family.exists():
+        raise ValueError(f"{data} is there already and is no nursery's: choose another --out")
+    for left_over in family.glob("step-*"):  # by a raising that was cut off
+        shutil.rmtree(left_over)
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(threads or 1)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -5,6 +5,7 @@ move, or fewer steps than planned stop the script with the cause.
 """
 
 import math
+import resource
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -56,6 +57,8 @@ def share_batch(sft: SFTConfig, batch_size: int, given: bool) -> None:
 
     `given` says whether --per_device_train_batch_size was given. Raises ValueError where it does not divide.
     """
+    if sft.n_gpu > 1 or sft.world_size > 1:  # several visible GPUs would silently multiply the batch
+        raise ValueError("a cell trains in one process on one device: set CUDA_VISIBLE_DEVICES to one GPU")
     share, rest = divmod(batch_size, sft.world_size)
     per_device = sft.per_device_train_batch_size if given else share
     if rest or not per_device or share % per_device:
@@ -75,6 +78,14 @@ def load(folder: Path, dtype: str = "float32", device: str | None = None):
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # only fills rows: the labels are masked by position
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
+
+
+def hardware() -> dict:
+    """The device and the peak memory so far (GiB; of this process on the CPU, of PyTorch on a GPU)."""
+    if torch.cuda.is_available():
+        return {"device": torch.cuda.get_device_name(), "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"device": "cpu", "threads": torch.get_num_threads(), "peak_memory_gib": round(peak, 3)}
 
 
 class Guard(TrainerCallback):

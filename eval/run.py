@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from amuro import checkpoints, evaluation, settings, tracking
-from amuro.cells import Cell, find_cell, read_record, write_record
+from amuro.cells import Cell, changed_packages, find_cell, read_record, write_record
 
 
 @dataclass
@@ -45,6 +45,8 @@ def main(argv: list[str] | None = None) -> Path:
         cell, folder = find_cell(arguments.runs, arguments.cell)
         if not (folder / "weights").is_dir() and cell.stage != "base":
             raise ValueError(f"--cell {folder}: its weights were not kept; run it again with --keep_weights all")
+        if changed := changed_packages(read_record(folder)):
+            print(f"note: the cell was trained with other packages: {changed}")
         if cell.stage == "base":
             raise ValueError(f"--cell {folder}: is a BASE cell; use --checkpoint {cell.checkpoint}")
     asked = evaluation.request(arguments, cell.dataset, arguments.dtype)

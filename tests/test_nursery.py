@@ -233,6 +233,12 @@ def test_text_that_is_no_use_is_refused(tmp_path, content, message):
         raise_nursery(tmp_path / "out", preset="tiny", text=tmp_path)
 
 
+def test_data_of_others_is_left_alone(tmp_path):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(ValueError, match="choose another --out"):
+        raise_nursery(tmp_path, preset="tiny")
+
+
 def test_unknown_preset_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no preset 'huge'"):
         raise_nursery(tmp_path, preset="huge")
