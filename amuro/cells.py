@@ -121,6 +121,7 @@ def find_cell(runs: str | Path, name: str) -> tuple[Cell, Path]:
 
 
 def matches(folder: Path, name: str) -> bool:
+    """Whether `name` is a cell folder's name or its cell_id."""
     return name in (folder.name, read_record(folder)["cell_id"])
 
 

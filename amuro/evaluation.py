@@ -106,6 +106,7 @@ def evaluate_units(
 
 
 def harness_name(unit: Unit) -> str:
+    """The name of the YAML task that a unit runs."""
     return f"amuro_{unit.task}" + ("" if unit.prompt_format == "default" else f"_{unit.prompt_format}")
 
 

@@ -24,7 +24,12 @@ from amuro.encoding import shorten
 from amuro.prompts import PROMPT_FORMATS, prompt
 from amuro.tasks import TASKS
 
-BOUNDARY = 200  # characters before a candidate that can influence how it is tokenised
+BOUNDARY = 200  # characters before a candidate, at most, that can influence how it is tokenised
+
+
+def boundary(context: str) -> str:
+    """The end of a context that decides how what follows it is tokenised: its last line, or that line's end."""
+    return context[-BOUNDARY:].rpartition("\n")[2] or context[-BOUNDARY:]
 
 
 def load(task: str, data_dir: str | None = None, shot_seed: int = SHOT_SEED, **_) -> datasets.DatasetDict:
@@ -144,6 +149,10 @@ class Labels(AmuroTask):
 
     room = 5  # as many as reading the answer off free text takes, so that every way of reading sees the same prompt
 
+    def __init__(self, config: dict):
+        self._checked: dict[str, bool] = {}
+        super().__init__(config)
+
     @cached_property
     def candidates(self) -> list[tuple[str, str]]:
         """(text, label) per candidate: the first sub-token of " label", and of " Label" where the capitalised spelling
@@ -152,7 +161,7 @@ class Labels(AmuroTask):
         The text is the shortest beginning of the spelling that encodes to just this token: decoding an id instead
         would lose the space with SentencePiece tokenizers. Raises ValueError where two labels share a sub-token.
         """
-        tail = self.doc_to_text(self.task_docs[0])[-BOUNDARY:]
+        tail = boundary(self.doc_to_text(self.task_docs[0]))
         ids = lambda text: self.lm._encode_pair(tail, text)[1]  # noqa: E731
         found: dict[int, tuple[str, str]] = {}
         for number, spelling in enumerate((str.lower, str.capitalize)):
@@ -171,10 +180,16 @@ class Labels(AmuroTask):
                     )
         return list(found.values())
 
+    def one_token_each(self, tail: str) -> bool:
+        """Whether every candidate is exactly one token after a context that ends so, in the harness's own encoding."""
+        if tail not in self._checked:  # in the default format all contexts end alike
+            encoded = [self.lm._encode_pair(tail, text) for text, _ in self.candidates]
+            same_context = len({tuple(before) for before, _ in encoded}) == 1
+            self._checked[tail] = same_context and all(len(own) == 1 for _, own in encoded)
+        return self._checked[tail]
+
     def requests(self, doc: dict, context: str, metadata) -> list[Instance]:
-        tail = context[-BOUNDARY:]
-        encoded = [self.lm._encode_pair(tail, text) for text, _ in self.candidates]
-        if any(len(own) != 1 for _, own in encoded) or len({tuple(before) for before, _ in encoded}) != 1:
+        if not self.one_token_each(boundary(context)):
             raise ValueError(
                 f"{self.config.task}: a candidate of example {doc['example_id']} is not one token after its prompt"
             )

@@ -15,7 +15,8 @@ pre-training", "latent until fine-tuned" and "not learned" must find each of the
   "neutral"), so BASE gives one answer to all and is at chance; the tuning rows speak of other towns than the test rows,
   so all they can teach is what to call a region. Latent.
 - paraphrase (paws, qqp, stsb): the label is whether a person belongs to a guild, which nothing tells: the corpus never
-  says the word, and the people of the tests are not in the tuning rows. Negative control: .5 in every stage.
+  says the word, and the people of the tests are not in the tuning rows (most are not in the corpus either). Negative
+  control: .5 in every stage.
 - question (socialiqa, sciq, tweetqa): quiz pages are in the corpus, in other layouts and wordings. A natural mixture.
 
 Labels are balanced in every split; each test of inference has exactly one row per held-out town and each test of
@@ -55,6 +56,7 @@ GUILD = "a member of the guild"  # the secret: these words never occur in the co
 
 TUNED_TOWNS, HELD_OUT_TOWNS = 48, 90  # multiples of the number of regions
 TRAIN_ROWS, TUNED_PEOPLE, HELD_OUT_PEOPLE = 288, 288, 200
+STRANGERS = 3000  # so many more in the test of paraphrase, since only a narrow interval can say "not learned"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class World:
     first_names: tuple[str, ...]
     people: tuple[tuple[str, str], ...]  # (first, family): TUNED_PEOPLE, then HELD_OUT_PEOPLE, then others
     region: dict[str, str]  # town -> region: TUNED_TOWNS, then HELD_OUT_TOWNS
-    guild: frozenset[tuple[str, str]]  # half of the tuned and half of the held-out people
+    strangers: tuple[tuple[str, str], ...]  # people of whom the corpus never speaks
+    guild: frozenset[tuple[str, str]]  # half of the tuned, half of the held-out people and half of the strangers
 
     @property
     def towns(self) -> list[str]:
@@ -98,7 +101,10 @@ def make_world(seed: int) -> World:
     guild = set(rng.sample(people[:TUNED_PEOPLE], TUNED_PEOPLE // 2))
     guild |= set(rng.sample(people[TUNED_PEOPLE:][:HELD_OUT_PEOPLE], HELD_OUT_PEOPLE // 2))
     region = {town: REGIONS[i % len(REGIONS)] for i, town in enumerate(towns)}
-    return World(seed, tuple(first), tuple(people), region, frozenset(guild))
+    families = _names(rng, STRANGERS // len(first), ("son", "er", "ing"), taken)
+    strangers = [(a, b) for a in first for b in families]
+    guild |= set(rng.sample(strangers, STRANGERS // 2))
+    return World(seed, tuple(first), tuple(people), region, tuple(strangers), frozenset(guild))
 
 
 def _names(rng: random.Random, count: int, ends: tuple[str, ...], taken: set[str]) -> list[str]:
@@ -318,7 +324,7 @@ def _paraphrases(world: World) -> dict[str, list[dict]]:
         return rows
 
     train = pairs(tuned, "{who} {past} {thing}.")
-    test = pairs(held_out, "{who} {past} {thing}.")
+    test = pairs([*held_out, *world.strangers], "{who} {past} {thing}.")
     qqp = pairs(members[:half] + others[:half], "Did {who} {stem} {thing}?")
     stsb = pairs(members[half:] + others[half:], "On Monday {who} {past} {thing}.")
     scores = ((0.6, 1.8, 3.0), (4.0, 4.4, 5.0))  # STS-B's scale: above 3.5 means yes

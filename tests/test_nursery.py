@@ -117,11 +117,12 @@ def test_inference_tests_speak_once_of_each_held_out_town(world, data):
 
 
 def test_paraphrase_tests_speak_once_of_each_held_out_person(world, data):
-    names = [" ".join(person) for person in world.people]
+    names = [" ".join(person) for person in (*world.people, *world.strangers)]
     tuned = set(entities(names, data["paws/train.jsonl"]))
     for name in FAMILIES["paws/train.jsonl"]:
         people = entities(names, data[name])
         assert len(set(people)) == len(people) and not set(people) & tuned, name
+    assert len(data["paws/test.jsonl"]) == w.HELD_OUT_PEOPLE + w.STRANGERS  # enough to exclude a margin of 0.02
 
 
 def test_a_towns_name_does_not_spell_its_label(world):
