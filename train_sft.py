@@ -7,7 +7,6 @@ Hyper-parameters not given are the published ones (amuro/published.yaml). Everyt
 twice is a no-op, a killed one goes on, a changed setting is another cell.
 """
 
-import shutil
 from pathlib import Path
 
 from trl import SFTConfig, TrlParser
@@ -76,7 +75,7 @@ def main(argv: list[str] | None = None) -> Path:
             model, tokenizer, base, cell, folder, asked, todo, lambda unit, made: tracking.log_unit(run, unit, made)
         )
     if arguments.keep_weights == "none":
-        shutil.rmtree(weights)
+        training.remove(weights)
     print(f"done: {folder}")
     return folder
 

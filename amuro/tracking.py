@@ -28,13 +28,16 @@ def run(cell: Cell, runs: str, enabled: bool, **config) -> Iterator:
         os.environ.setdefault(name, str(path))
     import wandb
 
+    about = {
+        name: value for name, value in asdict(cell).items() if name != "hyperparameters"
+    }  # one level: flags' names
     opened = wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
         group=cell.family,
         job_type=cell.stage,
         name=cell.name,
         tags=[tag for tag in (cell.family, cell.stage, cell.dataset) if tag],
-        config={**asdict(cell), "cell_id": cell.cell_id, **config},
+        config={**about, **cell.hyperparameters, "cell_id": cell.cell_id, **config},
         mode=_mode(wandb),
         settings=wandb.Settings(silent=True, console="off"),
         reinit="finish_previous",

@@ -6,6 +6,7 @@ move, or fewer steps than planned stop the script with the cause.
 
 import math
 import resource
+import shutil
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -147,8 +148,21 @@ def _checksums(model) -> dict[str, tuple[float, float]]:
 
 
 def save(model, tokenizer, folder: Path) -> None:
-    """Weights (safetensors), config and tokenizer, readable for everyone who may read the folder."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    for path in folder.iterdir():
+    """Weights (safetensors), config and tokenizer, readable for everyone who may; a folder that is there is whole."""
+    remove(folder)
+    partial = folder.with_name(f"{folder.name}.partial")
+    remove(partial)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    for path in partial.iterdir():
         path.chmod(0o644)  # the library writes weights as 0600, which locks a group out of its own results
+    partial.rename(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder of weights; cut off half-way, nothing under its name is left."""
+    removed = folder.with_name(f"{folder.name}.removed")
+    if removed.is_dir():
+        shutil.rmtree(removed)
+    if folder.is_dir():
+        shutil.rmtree(folder.rename(removed))

@@ -17,6 +17,8 @@ from amuro.cells import Cell, changed_packages, find_cell, read_record, write_re
 
 @dataclass
 class Arguments(settings.EvaluationArguments):
+    """What is evaluated: a BASE checkpoint or a tuned cell."""
+
     checkpoint: str | None = field(
         default=None, metadata={"help": "a BASE model: family@step, PATH@step, repo@revision"}
     )
@@ -26,6 +28,7 @@ class Arguments(settings.EvaluationArguments):
 
 
 def make_parser() -> HfArgumentParser:
+    """All flags."""
     return settings.quiet(HfArgumentParser(Arguments, allow_abbrev=False, description=__doc__))
 
 
