@@ -7,7 +7,6 @@ coverage(table)                             how many of the cells and units that
 """
 
 import io
-import itertools
 import json
 from pathlib import Path
 
@@ -47,6 +46,7 @@ COLUMNS = {  # name -> pandas type; Int64 and string may be empty
 }
 KEY = ["family", "checkpoint", "stage", "dataset", "task", "prompt_format", "num_shots", "shot_seed", "method"]
 KEY += ["metric", "dtype", "cell_id"]
+TUNING = ["stage", "dataset", "learning_rate"]
 _METADATA = b"amuro"
 
 
@@ -116,19 +116,19 @@ def load_examples(runs: str | Path) -> pd.DataFrame:
 
 
 def coverage(table: pd.DataFrame) -> tuple[int, int, list[str]]:
-    """(there, expected, missing): every unit that some cell of a (family, stage, dataset, learning rate) has is
-    expected of each of the family's checkpoints and each of the cells' seeds. A cell that is missing whole is named
-    once, else each unit as `checkpoint stage dataset seed task ...`."""
+    """(there, expected, missing): every unit that some cell of a (family, stage, dataset, learning rate, seed) has is
+    expected of each of the family's checkpoints. A cell that is missing whole is named once, else each unit as
+    `checkpoint stage dataset seed task ...`. (Seeds may be scored on different units: not every question takes all.)"""
     there, expected, missing = 0, 0, []
     unit = ["task", "prompt_format", "num_shots", "shot_seed", "method", "dtype"]
     table = table.assign(seed=table["seed"].astype(object).where(table["seed"].notna(), ""))
     for _, rows in table.groupby("family"):
         checkpoints = rows.sort_values("step")["checkpoint"].unique()
-        for (stage, dataset, rate), group in rows.groupby(["stage", "dataset", "learning_rate"], dropna=False):
+        for (stage, dataset, rate, seed), group in rows.groupby([*TUNING, "seed"], dropna=False):
             units = list(group[unit].drop_duplicates().itertuples(index=False, name=None))
-            have = set(group[["checkpoint", "seed", *unit]].itertuples(index=False, name=None))
-            for checkpoint, seed in itertools.product(checkpoints, group["seed"].unique()):
-                lacking = [each for each in units if (checkpoint, seed, *each) not in have]
+            have = set(group[["checkpoint", *unit]].itertuples(index=False, name=None))
+            for checkpoint in checkpoints:
+                lacking = [each for each in units if (checkpoint, *each) not in have]
                 expected, there = expected + len(units), there + len(units) - len(lacking)
                 cell = f"{checkpoint} {stage} {dataset}" + ("" if pd.isna(rate) else f" rate {rate:g}")
                 cell += "" if seed == "" else f" seed {seed}"
