@@ -44,7 +44,7 @@ def main() -> None:
         sys.exit(f"{len(failed)} of {len(todo)} cells failed")
     table = load(runs)
     columns = ["step", "stage", "dataset", "task", "metric", "value", "ci_low", "ci_high", "n", "n_truncated"]
-    print(table[columns].sort_values(["task", "dataset", "step"]).to_string(index=False, float_format="%.3f"))
+    print(table[columns].sort_values(["task", "dataset", "step"]).to_string(index=False, float_format="{:.3f}".format))
     there, expected, missing = coverage(table)
     print(f"{there} of {expected} units", *missing, sep="\n")
 
