@@ -148,7 +148,7 @@ def _raise(family: Path, asked: dict, recipe: Recipe, seed: int, files: list[Pat
     _train(model, data, recipe, keep)
     tokens = (data != tokenizer.pad_token_id).sum(dim=(1, 2)).cumsum(0).tolist()  # seen after each step
     return {
-        "name": "nursery",
+        "name": "nursery-text" if files else "nursery",
         "checkpoints": [{"step": s, "tokens_b": tokens[s - 1] / 1e9, "path": f"step-{s}"} for s in recipe.checkpoints],
         "recipe": asked
         | {

@@ -220,14 +220,19 @@ def _items(text: str) -> list[str]:
 
 def describe(origins: dict[str, str], *parts) -> str:
     """One line per value that matters, with its origin; library defaults of the trainer are left out."""
-    values = {each.name: getattr(part, each.name) for part in parts for each in fields(part)}
+    values = _values(parts)
     shown = [name for name, origin in origins.items() if origin != "library" and name not in ("output_dir",)]
     return "\n".join(f"  {name:<28} {values[name]!s:<28} ({origins[name]})" for name in shown)
 
 
+def _values(parts) -> dict:
+    values = {each.name: getattr(part, each.name) for part in parts for each in fields(part)}
+    return {name: getattr(value, "value", value) for name, value in values.items()}  # enumerations by their value
+
+
 def with_origins(origins: dict[str, str], *parts) -> dict[str, dict]:
     """Every setting with its value and origin, as JSON can hold it: for `run.json`."""
-    values = {each.name: getattr(part, each.name) for part in parts for each in fields(part)}
+    values = _values(parts)
     secret = ("hub_token",)
     plain = {
         name: value if isinstance(value, int | float | type(None)) else str(value) for name, value in values.items()

@@ -130,6 +130,8 @@ def fit(trainer: SFTTrainer) -> dict:
     moved = sum(before[name] != after[name] for name in after)
     if not moved:
         raise RuntimeError(f"no weight moved in {planned} steps: --learning_rate {sft.learning_rate} is too low")
+    # Autocast wraps the model's forward for good; evaluation must see the weights as they are.
+    trainer.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     return {
         "steps": planned,
         "train_loss": done.training_loss,

@@ -123,6 +123,21 @@ def test_evaluation_after_training_equals_evaluation_of_the_kept_weights(cell, t
     added[0].unlink()
 
 
+def test_autocast_ends_with_the_training(family, mirror, tmp_path):
+    """Trained under bf16 autocast, the model in memory is evaluated in float32 like its stored weights: to the bit."""
+    more = ("--bf16", "true", "--keep_weights", "all", "--tasks", "mnli_matched,xsum", "--max_steps", "3")
+    folder = train_sft.main(arguments(family, mirror, tmp_path, *more))
+    assert read_record(folder)["cell"]["hyperparameters"]["training_dtype"] == "bfloat16"
+    before = {path: pd.read_parquet(path) for path in (folder / "units").iterdir()}
+    for path in before:
+        path.unlink()
+    places = ["--num_shots", "0", "--data_dir", str(mirror), "--report_to", "none", "--eval_batch_size", "32"]
+    eval_run.main(["--cell", str(folder), "--tasks", "mnli_matched,xsum", *places])
+    assert len(before) == 2 and all(pd.read_parquet(path).equals(rows) for path, rows in before.items())
+    model = AutoModelForCausalLM.from_pretrained(folder / "weights")
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
 def test_weights_go_once_evaluated_and_come_back_when_units_are_missing(family, mirror, tmp_path, capsys):
     folder = train_sft.main(arguments(family, mirror, tmp_path))
     assert not (folder / "weights").exists() and len(list((folder / "units").iterdir())) == 4
