@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from amuro.hub import wanted
+
+INSTEAD = "for a local copy write PATH@step with a family.json in PATH"
 PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*", "*.model", "*.txt"]
 
 
@@ -84,7 +87,8 @@ def fetch(checkpoint: Checkpoint) -> Path:
         return Path(checkpoint.path)
     from huggingface_hub import snapshot_download
 
-    folder = Path(snapshot_download(checkpoint.repo, revision=checkpoint.commit, allow_patterns=PATTERNS))
+    with wanted(checkpoint.base, INSTEAD):
+        folder = Path(snapshot_download(checkpoint.repo, revision=checkpoint.commit, allow_patterns=PATTERNS))
     if not list(folder.glob("*.safetensors")):
         raise ValueError(f"{checkpoint.base}: the revision has no safetensors weights, and pickled ones are not loaded")
     return folder
@@ -192,7 +196,9 @@ def _revisions(family: Family) -> list[tuple[int, float | None, str, str]]:
     from huggingface_hub import HfApi
 
     found = []
-    for branch in HfApi().list_repo_refs(family.repo).branches:
+    with wanted(family.repo, INSTEAD):
+        branches = HfApi().list_repo_refs(family.repo).branches
+    for branch in branches:
         if match := re.fullmatch(family.pattern, branch.name):
             step, tokens = _numbers(match)
             found.append((step, tokens, branch.name, branch.target_commit))
@@ -204,18 +210,19 @@ def _revision_of(repo: str, revision: str) -> tuple[int | None, float | None, st
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    try:
-        commit = HfApi().model_info(repo, revision=revision).sha
-    except RepositoryNotFoundError:
-        raise ValueError(
-            f"--checkpoint: the hub has no repository {repo!r} (or it is gated and needs a token)"
-        ) from None
-    except RevisionNotFoundError:
-        branches = [branch.name for branch in HfApi().list_repo_refs(repo).branches]
-        nearest = get_close_matches(revision, branches, n=3, cutoff=0.3)
-        raise ValueError(
-            f"--checkpoint: {repo} has no revision {revision!r}; nearest: {', '.join(nearest or branches[:3])}"
-        ) from None
+    with wanted(f"{repo}@{revision}", INSTEAD):
+        try:
+            commit = HfApi().model_info(repo, revision=revision).sha
+        except RepositoryNotFoundError:
+            raise ValueError(
+                f"--checkpoint: the hub has no repository {repo!r} (or it is gated and needs a token)"
+            ) from None
+        except RevisionNotFoundError:
+            branches = [branch.name for branch in HfApi().list_repo_refs(repo).branches]
+            nearest = get_close_matches(revision, branches, n=3, cutoff=0.3)
+            raise ValueError(
+                f"--checkpoint: {repo} has no revision {revision!r}; nearest: {', '.join(nearest or branches[:3])}"
+            ) from None
     match = re.fullmatch(ANY_STEP, revision)
     return (*(_numbers(match) if match else (None, None)), revision, commit)
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from amuro.hub import wanted
 from amuro.tasks import DATASETS, TASKS, Reading, Source, Task
 
 SHOT_SEED = 42
@@ -208,9 +209,10 @@ def read_hub(source: Source, split: str, first_file_only: bool) -> tuple[Iterato
 
     files = "0000.parquet" if first_file_only else "*.parquet"
     pattern = f"{source.config}/{split}/{files}"
-    folder = Path(
-        snapshot_download(source.hub_id, repo_type="dataset", revision=source.revision, allow_patterns=[pattern])
-    )
+    with wanted(f"dataset {source.hub_id}", "give a local copy with --data_dir or AMURO_DATA_DIR"):
+        folder = Path(
+            snapshot_download(source.hub_id, repo_type="dataset", revision=source.revision, allow_patterns=[pattern])
+        )
     found = sorted(map(str, folder.glob(pattern)))
     origin = f"{source.hub_id}@{folder.name}/{source.config}/{split}"  # a snapshot's folder is named by its commit
     if not found:

@@ -85,8 +85,7 @@ def parse(parser, argv: list[str] | None, stage: str) -> tuple[TrainingArguments
 
     argv = list(sys.argv[1:] if argv is None else argv)
     actions = {action.dest: action for action in parser._actions}
-    given = [word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--") and len(word) > 2]
-    _refuse(given, actions, "flag --")
+    given = check_flags(argv, parser)
     first = _first_pass(argv)
     recipe = read_recipe(first.recipe, actions) if first.recipe else {}
     checkpoint, dataset = (getattr(first, name) or recipe.get(name) for name in ("checkpoint", "dataset"))
@@ -153,7 +152,14 @@ def _mistyped(key: str, value, action: argparse.Action) -> str:
     return ""
 
 
-def _refuse(names, actions: dict, prefix: str) -> None:
+def check_flags(argv: list[str], parser: argparse.ArgumentParser) -> list[str]:
+    """The flags that `argv` gives; ValueError on one that does not exist (with the nearest) or belongs to Amuro."""
+    given = [word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--") and len(word) > 2]
+    _refuse(given, {action.dest for action in parser._actions}, "flag --")
+    return given
+
+
+def _refuse(names, actions, prefix: str) -> None:
     for name in names:
         if name in OURS:
             raise ValueError(f"{prefix}{name} cannot be given: {OURS[name]}")

@@ -6,6 +6,7 @@
 For a BASE model, a relation such as `id` means the tasks of all datasets. What is there already is not run again.
 """
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +35,9 @@ def make_parser() -> HfArgumentParser:
 
 def main(argv: list[str] | None = None) -> Path:
     """Evaluate one cell and return its folder. Raises ValueError on a user's mistake."""
-    (arguments,) = make_parser().parse_args_into_dataclasses(args=argv)
+    argv, parser = list(sys.argv[1:] if argv is None else argv), make_parser()
+    settings.check_flags(argv, parser)
+    (arguments,) = parser.parse_args_into_dataclasses(args=argv)
     settings.check_evaluation(arguments)
     if (arguments.checkpoint is None) == (arguments.cell is None):
         raise ValueError("give either --checkpoint (a BASE model) or --cell (a tuned one)")

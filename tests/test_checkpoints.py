@@ -79,6 +79,19 @@ def test_nursery_means_the_folder_in_the_environment(family, tmp_path, monkeypat
         checkpoints.resolve("nursery@10")
 
 
+def test_without_the_hub_the_remedy_is_one_line(tmp_path):
+    """Network down, or offline mode: models and datasets, no traceback."""
+    for env in ({"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}, {"HF_HUB_OFFLINE": "1"}):
+        env["HF_HOME"] = str(tmp_path)
+        done = run("-c", SCRIPT, "olmo-1b@1000", "someone/model@main", **env)
+        errors = [json.loads(line)["error"] for line in done.stdout.splitlines()]
+        assert len(errors) == 2 and all("cannot be had from the hub" in each for each in errors), done.stderr
+        assert all("write PATH@step" in each and "\n" not in each for each in errors)
+        done = run("-c", "from amuro import data\ndata.training_rows('mnli', None)", **env)
+        assert "ValueError: dataset nyu-mll/glue cannot be had from the hub" in done.stderr
+        assert done.stderr.strip().endswith("give a local copy with --data_dir or AMURO_DATA_DIR")
+
+
 def test_hub_revisions_are_found_by_step_and_fetched(family, tmp_path):
     """The real client against a stand-in: names with three roundings of tokens, `main`, a plain repository, errors."""
     pickled = shutil.copytree(family / "step-10", tmp_path / "pickled")

@@ -122,7 +122,7 @@ def test_a_bad_recipe_is_one_clear_line(tmp_path, content, told):
         (["--cell", "b", "--runs", "nowhere"], "0 complete cells match"),
         (["--checkpoint", "a@1", "--dtype", "int8"], "allowed: float32, bfloat16"),
         (["--checkpoint", "a@1", "--tasks", "x"], "--tasks: unknown x"),
-        (["--checkpoint", "a@1", "--bogus", "x"], "bogus"),
+        (["--checkpoint", "a@1", "--num_shot", "4"], "flag --num_shot: unknown; did you mean num_shots"),
     ],
 )
 def test_a_bad_evaluation_is_one_clear_line(argv, told):

@@ -1,0 +1,16 @@
+"""Errors of the Hugging Face hub as one line that says what was wanted and what to do instead."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def wanted(what: str, instead: str) -> Iterator[None]:
+    """Turns a failure to reach or find something on the hub (network, offline mode, gate, rights) into a ValueError."""
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        yield
+    except (HTTPError, OSError) as error:  # the hub's own errors derive from these
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{what} cannot be had from the hub ({reason}); {instead}") from error
