@@ -140,12 +140,12 @@ def coverage(table: pd.DataFrame) -> tuple[int, int, list[str]]:
 
 
 def interval(metric: str, scores: np.ndarray) -> tuple[float, float, float]:
-    """(stderr, ci_low, ci_high) of the mean of `scores` (n,): Wilson for accuracy, seeded percentile bootstrap over
+    """(stderr, ci_low, ci_high) of the mean of `scores` (n,): Wilson for accuracies, seeded percentile bootstrap over
     examples otherwise (95 %, 2,000 resamples)."""
     from scipy import stats
 
     n, mean = len(scores), float(np.mean(scores))
-    if metric == "accuracy":
+    if metric.startswith("accuracy"):
         low, high = stats.binomtest(int(round(scores.sum())), n).proportion_ci(method="wilson")
         return (mean * (1 - mean) / n) ** 0.5, float(low), float(high)
     if n == 1 or np.ptp(scores) == 0:  # nothing to resample

@@ -13,6 +13,7 @@ from amuro.cells import Cell, Unit
 
 PROJECT = "amuro"
 _said: set[str] = set()
+_ours: dict[str, str] = {}  # the folders that an earlier cell of this process has set, maybe for another --runs
 
 
 @contextmanager
@@ -25,12 +26,12 @@ def run(cell: Cell, runs: str, enabled: bool, **config) -> Iterator:
     for name, folder in (("WANDB_DIR", ""), ("WANDB_DATA_DIR", "wandb/data"), ("WANDB_CACHE_DIR", "wandb/cache")):
         path = Path(runs).resolve() / folder
         path.mkdir(parents=True, exist_ok=True)
-        os.environ.setdefault(name, str(path))
+        if os.environ.get(name, _ours.get(name)) == _ours.get(name):  # what the user has set stays
+            os.environ[name] = _ours[name] = str(path)
     import wandb
 
-    about = {
-        name: value for name, value in asdict(cell).items() if name != "hyperparameters"
-    }  # one level: flags' names
+    # The config has one level, whose keys are the flags' names.
+    about = {name: value for name, value in asdict(cell).items() if name != "hyperparameters"}
     opened = wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
         group=cell.family,

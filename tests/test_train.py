@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from test_settings import eval_run, train_sft
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from amuro import data, results
-from amuro.cells import read_record
+from amuro import data, results, tracking
+from amuro.cells import Cell, read_record
 from amuro.encoding import encode_rows
 
 FAST = ["--learning_rate", "1e-3", "--num_shots", "0", "--eval_batch_size", "32", "--num_train_epochs", "2"]
@@ -236,6 +236,17 @@ def test_the_stock_console_script_gives_the_same_values(family, mirror, tmp_path
             assert stock[f"amuro_{name}{each}"][metric] == pytest.approx(value, abs=1e-12)
             seen += 1
     assert seen == 9
+
+
+def test_every_cell_is_tracked_under_its_own_runs_folder(tmp_path, monkeypatch):
+    """Two --runs in one process: W&B's folders follow; a folder that the user has set stays."""
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "mine"))
+    for name in ("a", "b"):
+        with tracking.run(Cell("toy", "toy@1", 1, 1.0, "base"), str(tmp_path / name), enabled=True) as opened:
+            assert Path(opened.dir).is_relative_to(tmp_path / name / "wandb")
+            assert os.environ["WANDB_DATA_DIR"] == str(tmp_path / name / "wandb" / "data")
+            assert os.environ["WANDB_CACHE_DIR"] == str(tmp_path / "mine")
+            assert (opened.project, opened.group, opened.config["base"]) == ("amuro", "toy", "base")
 
 
 def test_wandb_records_the_cell_offline(cell):
