@@ -39,6 +39,7 @@ def run(cell: Cell, runs: str, enabled: bool, **config) -> Iterator:
         name=cell.name,
         tags=[tag for tag in (cell.family, cell.stage, cell.dataset) if tag],
         config={**about, **cell.hyperparameters, "cell_id": cell.cell_id, **config},
+        dir=os.environ["WANDB_DIR"],  # the client may have read the environment before
         mode=_mode(wandb),
         settings=wandb.Settings(silent=True, console="off"),
         reinit="finish_previous",
