@@ -20,7 +20,8 @@ from amuro.tasks import DATASETS
 
 def make_parser() -> TrlParser:
     """All flags: ours and every SFTConfig flag."""
-    return settings.quiet(TrlParser((settings.TrainingArguments, SFTConfig), allow_abbrev=False, description=__doc__))
+    parser = TrlParser((settings.TrainingArguments, SFTConfig), allow_abbrev=False, description=__doc__)
+    return settings.quiet(parser, "train_sft.py --checkpoint CHECKPOINT --dataset DATASET [any flag below]")
 
 
 def main(argv: list[str] | None = None) -> Path:

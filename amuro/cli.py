@@ -11,7 +11,11 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help=__doc__.splitlines()[0], no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+# Click re-wraps a paragraph unless it begins with \b.
+HELP = "What more pre-training buys after fine-tuning, and what fine-tuning makes a model forget, per checkpoint.\n\n"
+app = typer.Typer(
+    help=HELP + "\b\n" + __doc__.split("\n\n")[1], no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 checkpoints_app = typer.Typer(help="Known families and their checkpoints.", no_args_is_help=True)
 app.add_typer(checkpoints_app, name="checkpoints")
 

@@ -246,13 +246,17 @@ def with_origins(origins: dict[str, str], *parts) -> dict[str, dict]:
     return {name: {"value": plain[name], "origin": origins[name]} for name in values if name not in secret}
 
 
-def quiet(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The parser, raising its errors as a ValueError of one line instead of printing 200 flags of usage."""
+def quiet(parser: argparse.ArgumentParser, usage: str) -> argparse.ArgumentParser:
+    """The parser with a short usage line and without the flags that cannot be given; its errors are a ValueError of one
+    line instead of 200 flags of usage."""
 
     def error(message: str):
         raise ValueError(f"{message}; see --help")
 
-    parser.error = error
+    parser.error, parser.usage = error, usage
+    for action in parser._actions:
+        if action.dest in OURS:
+            action.help = argparse.SUPPRESS
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 

@@ -30,7 +30,8 @@ class Arguments(settings.EvaluationArguments):
 
 def make_parser() -> HfArgumentParser:
     """All flags."""
-    return settings.quiet(HfArgumentParser(Arguments, allow_abbrev=False, description=__doc__))
+    parser = HfArgumentParser(Arguments, allow_abbrev=False, description=__doc__)
+    return settings.quiet(parser, "python -m eval.run (--checkpoint CHECKPOINT | --cell CELL) [any flag below]")
 
 
 def main(argv: list[str] | None = None) -> Path:

@@ -59,7 +59,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(command):
     started = time.perf_counter()
     done = run(*command)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("error: ") and time.perf_counter() - started < 30
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ") and time.perf_counter() - started < 60
 
 
 @pytest.mark.parametrize("script", ["train_sft.py", "eval/run.py", "analysis/report.py"])
