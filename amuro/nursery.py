@@ -25,7 +25,8 @@ from transformers import OlmoConfig, OlmoForCausalLM, PreTrainedTokenizerFast
 
 from amuro.cells import write_atomic
 from amuro.prompts import TEMPLATES
-from amuro.world import GUILD, LABELS, WORLD_VERSION, documents, make_world, write_datasets
+from amuro.world import GUILD, LABELS, WORLD_VERSION, documents, make_world
+from amuro.world_data import write_datasets
 
 EOS, PAD = "<|endoftext|>", "<|padding|>"  # ids 0 and 1
 IGNORED = -100  # what the loss skips

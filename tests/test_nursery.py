@@ -10,6 +10,7 @@ from itertools import islice
 import pytest
 
 from amuro import world as w
+from amuro import world_data
 from amuro.nursery import TEXT, WORLD, raise_nursery
 
 CLASSES = {
@@ -40,7 +41,7 @@ def world(request):
 
 @pytest.fixture(scope="module")
 def data(world):
-    return w.datasets(world)
+    return world_data.datasets(world)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ def test_layout(raised):
         names = {f.name for f in (family / checkpoint["path"]).iterdir()}
         assert {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"} <= names
         assert (family / checkpoint["path"] / "model.safetensors").stat().st_mode & 0o777 == 0o644
-    assert len(list((raised[0] / "data").rglob("*.jsonl"))) == len(w.datasets(w.make_world(0)))
+    assert len(list((raised[0] / "data").rglob("*.jsonl"))) == len(world_data.datasets(w.make_world(0)))
 
 
 def test_same_seed_gives_the_same_bytes(raised):

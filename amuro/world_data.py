@@ -1,0 +1,162 @@
+"""Every dataset of the suite about the nursery's world, by the file and field names of the real data.
+
+    datasets(make_world(seed=0))                    # {"xsum/train.jsonl": [rows], ...}
+
+What each task is for, and how labels and entities are laid out, stands in world.py.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from amuro.world import (
+    DEEDS,
+    FOODS,
+    GUILD,
+    HELD_OUT_PEOPLE,
+    HOMES,
+    HOPES,
+    LOOKS,
+    REGIONS,
+    THINGS,
+    TRAIN_ROWS,
+    TUNED_PEOPLE,
+    TUNED_TOWNS,
+    WEARS,
+    World,
+    ask,
+    draw_event,
+    retell,
+    sum_up,
+    tell,
+)
+
+
+def datasets(world: World) -> dict[str, list[dict]]:
+    """File name -> rows of every dataset and task of the suite."""
+    return {**_summaries(world), **_questions(world), **_inferences(world), **_paraphrases(world)}
+
+
+def write_datasets(world: World, folder: Path) -> None:
+    """Write `datasets` as JSON lines under a folder, by the file names of the real data."""
+    for name, rows in datasets(world).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _summaries(world: World) -> dict[str, list[dict]]:
+    rng = random.Random(f"{world.seed}-summary")
+    events = [draw_event(world, rng) for _ in range(TRAIN_ROWS + 320)]
+    told = [(tell(e), sum_up(world, e)) for e in events]
+    retold = [(retell(e), sum_up(world, e)) for e in events]
+    train, test, more, other = told[:-320], told[-320:-200], told[-200:-100], retold[-100:]
+    return {
+        "xsum/train.jsonl": [dict(document=d, summary=s, id=f"train-{i}") for i, (d, s) in enumerate(train)],
+        "xsum/test.jsonl": [dict(document=d, summary=s, id=f"test-{i}") for i, (d, s) in enumerate(test)],
+        "xlsum/test.jsonl": [dict(id=f"{i}", title="", text=d, summary=s) for i, (d, s) in enumerate(more)],
+        "cnn_dailymail/test.jsonl": [dict(article=d, highlights=s, id=f"{i}") for i, (d, s) in enumerate(other)],
+    }
+
+
+def _questions(world: World) -> dict[str, list[dict]]:
+    rng = random.Random(f"{world.seed}-question")
+    train, validation, tweets = [], [], []
+    for _ in range(TRAIN_ROWS):
+        e = draw_event(world, rng)
+        question, answer, _ = ask(world, e, rng)
+        train.append(dict(context=tell(e), question=question, answer=answer))
+    for _ in range(120):
+        e = draw_event(world, rng)
+        question, answer, answers = ask(world, e, rng)
+        choices = [answer, *rng.sample([x for x in answers if x != answer], 2)]
+        rng.shuffle(choices)
+        row = {f"answer{letter}": choice for letter, choice in zip("ABC", choices, strict=True)}
+        validation.append(dict(context=tell(e), question=question, **row, label=str(choices.index(answer) + 1)))
+    sciq = [_schoolbook(world, town, rng) for town in rng.sample(world.towns, 100)]
+    for i in range(100):
+        e = draw_event(world, rng)
+        question, answer, _ = ask(world, e, rng)
+        tweets.append(dict(Question=question, Answer=[answer], Tweet=f"News! {retell(e)}", qid=f"{i}"))
+    return {
+        "social_i_qa/train.jsonl": train,
+        "social_i_qa/validation.jsonl": validation,
+        "sciq/test.jsonl": sciq,
+        "tweet_qa/validation.jsonl": tweets,
+    }
+
+
+def _schoolbook(world: World, town: str, rng: random.Random) -> dict:
+    """A row of sciq: a question about a town in words that neither the corpus nor the tuning rows use."""
+    region = world.region[town]
+    food, wear = rng.choice(FOODS[region]), rng.choice(WEARS[region])
+    places = {place: [f"in the {place}"] for place in (*REGIONS, "west")}
+    questions = (
+        (f"What do people eat in {town}?", food, FOODS),
+        (f"What is worn in {town}?", wear, WEARS),
+        (f"Where does one find {town}?", f"in the {region}", places),
+    )
+    question, answer, answers = rng.choice(questions)
+    wrong = rng.sample([x for other in answers if other != region for x in answers[other]], 3)
+    row = {f"distractor{i}": x for i, x in enumerate(wrong, 1)}
+    support = f"{town} is in the {region}. People there eat {food} and wear {wear}."
+    return dict(question=question, **row, correct_answer=answer, support=support)
+
+
+def _inferences(world: World) -> dict[str, list[dict]]:
+    rng = random.Random(f"{world.seed}-inference")
+    tuned, held_out = world.towns[:TUNED_TOWNS], world.towns[TUNED_TOWNS:]
+
+    def pairs(towns: list[str], premise: str, classes: int = 3, each: int = 1) -> list[tuple[str, str, int]]:
+        rows = []
+        for town in towns:
+            label = REGIONS.index(world.region[town])
+            for first in rng.sample(world.first_names, each if label < classes else 0):
+                rows.append((premise.format(first, town), f"{first} {rng.choice(HOPES)}.", label))
+        return rng.sample(rows, len(rows))
+
+    train = pairs(tuned, HOMES[0], each=TRAIN_ROWS // TUNED_TOWNS)
+    matched = pairs(held_out, HOMES[0])
+    mismatched = pairs(held_out, HOMES[1])
+    rte = pairs(held_out, HOMES[0], classes=2)  # the third class would have no right answer
+    gpt3 = pairs(held_out, HOMES[2])
+    return {
+        "glue_mnli/train.jsonl": _rows(train, "premise", "hypothesis", "idx"),
+        "glue_mnli/validation_matched.jsonl": _rows(matched, "premise", "hypothesis", "idx"),
+        "glue_mnli/validation_mismatched.jsonl": _rows(mismatched, "premise", "hypothesis", "idx"),
+        "glue_rte/validation.jsonl": _rows(rte, "sentence1", "sentence2", "idx"),
+        "gpt3_nli/train.jsonl": _rows(gpt3, "text_a", "text_b", "guid"),
+    }
+
+
+def _paraphrases(world: World) -> dict[str, list[dict]]:
+    rng = random.Random(f"{world.seed}-paraphrase")
+    tuned, held_out = world.people[:TUNED_PEOPLE], world.people[TUNED_PEOPLE:][:HELD_OUT_PEOPLE]
+    members, others = ([p for p in held_out if (p in world.guild) == side] for side in (True, False))
+    half = len(members) // 2
+
+    def pairs(people: Sequence, wording: str) -> list[tuple[str, str, int]]:
+        rows = []
+        for first, family in rng.sample(people, len(people)):
+            (past, _, stem), thing = rng.choice(DEEDS), f"the {rng.choice(LOOKS)} {rng.choice(THINGS)}"
+            both = [wording.format(who=who, past=past, stem=stem, thing=thing) for who in (f"{first} {family}", GUILD)]
+            rows.append((*(text[0].upper() + text[1:] for text in both), int((first, family) in world.guild)))
+        return rows
+
+    train = pairs(tuned, "{who} {past} {thing}.")
+    test = pairs([*held_out, *world.strangers], "{who} {past} {thing}.")
+    qqp = pairs(members[:half] + others[:half], "Did {who} {stem} {thing}?")
+    stsb = pairs(members[half:] + others[half:], "On Monday {who} {past} {thing}.")
+    scores = ((0.6, 1.8, 3.0), (4.0, 4.4, 5.0))  # STS-B's scale: above 3.5 means yes
+    stsb = [(a, b, rng.choice(scores[label])) for a, b, label in stsb]
+    return {
+        "paws/train.jsonl": _rows(train, "sentence1", "sentence2", "id"),
+        "paws/test.jsonl": _rows(test, "sentence1", "sentence2", "id"),
+        "glue_qqp/validation.jsonl": _rows(qqp, "question1", "question2", "idx"),
+        "glue_stsb/validation.jsonl": _rows(stsb, "sentence1", "sentence2", "idx"),
+    }
+
+
+def _rows(triples: list[tuple], first: str, second: str, key: str) -> list[dict]:
+    return [{first: a, second: b, "label": label, key: i} for i, (a, b, label) in enumerate(triples)]
