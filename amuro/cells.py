@@ -68,14 +68,20 @@ class Unit:
     shot_seed: int
     method: str
     dtype: str
+    apply_chat_template: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The prompt's form, for names: its format, and whether it is wrapped in the chat template."""
+        return self.prompt_format + ("_chat" if self.apply_chat_template else "")
 
     def path(self, folder: Path) -> Path:
-        parts = (self.task, self.prompt_format, f"{self.num_shots}shot", f"s{self.shot_seed}", self.method, self.dtype)
+        parts = (self.task, self.shown, f"{self.num_shots}shot", f"s{self.shot_seed}", self.method, self.dtype)
         return folder / "units" / ("-".join(parts) + ".parquet")
 
     def key(self, metric: str) -> str:
         """The name of one of its values in W&B."""
-        return f"eval/{self.task}/{self.prompt_format}/{self.num_shots}shot/{self.method}/{metric}"
+        return f"eval/{self.task}/{self.shown}/{self.num_shots}shot/{self.method}/{metric}"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
