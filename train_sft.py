@@ -47,15 +47,16 @@ def main(argv: list[str] | None = None) -> Path:
     folder = cell.folder(arguments.runs)
     weights = folder / "weights"
     record = read_record(folder)
-    todo = evaluation.missing(folder, asked)
+    todo = evaluation.missing(folder, asked, record["weights"] if record else "")
     if record and not todo and (arguments.keep_weights == "none" or weights.is_dir()):
         print(f"complete: {folder}")
         return folder
     print(f"cell {cell.cell_id}: {folder}\n{settings.describe(origins, arguments, sft)}")
     sft.output_dir = str(folder)
+    base = checkpoints.fetch(checkpoint)
+    evaluation.check_model(base, asked, todo)
 
     with tracking.run(cell, arguments.runs, enabled="wandb" in sft.report_to, num_train_rows=len(rows.rows)) as run:
-        base = checkpoints.fetch(checkpoint)
         if record and weights.is_dir():
             model, tokenizer = training.load(weights)
         else:
@@ -66,15 +67,15 @@ def main(argv: list[str] | None = None) -> Path:
             trained = training.fit(trainer)
             training.save(trainer.model, tokenizer, weights)
             used = {"rows": len(examples), "rows_truncated": n_truncated, "rows_refused": rows.refused}
-            write_record(
+            record = write_record(
                 folder,
                 cell,
+                weights=checkpoints.digest(weights),
                 training={**trained, **used, "rows_origin": rows.origin, **training.hardware()},
                 settings=settings.with_origins(origins, arguments, sft),
             )
-        evaluation.evaluate_units(
-            model, tokenizer, base, cell, folder, asked, todo, lambda unit, made: tracking.log_unit(run, unit, made)
-        )
+            todo = evaluation.missing(folder, asked, record["weights"])
+        evaluation.evaluate_units(model, tokenizer, weights, cell, folder, asked, todo, record["weights"], run)
     if arguments.keep_weights == "none":
         training.remove(weights)
     print(f"done: {folder}")

@@ -29,6 +29,22 @@ def encode(prompt_text: str, completion_text: str, tokenizer) -> dict[str, list[
     return {"input_ids": ids, "labels": [IGNORED] * len(start) + ids[len(start) :]}
 
 
+def encode_all(lm, texts: list[str]) -> list[list[int]]:
+    """The ids of many texts as `lm.tok_encode` (lm-eval's HFLM) gives them one by one, in batched calls: BOS is what
+    the tokenizer adds by itself, and is not added to a text that begins with it already (chat templates)."""
+    bos = lm.tokenizer.decode(lm.prefix_token_id)
+    usual = {} if lm.add_bos_token is None else {"add_special_tokens": lm.add_bos_token}
+    out: list[list[int]] = [[]] * len(texts)
+    for has_bos, settings in ((False, usual), (True, {"add_special_tokens": False})):
+        numbers = [number for number, text in enumerate(texts) if text.startswith(bos) == has_bos]
+        for start in range(0, len(numbers), 1000):  # in parts, for the memory that the encodings take
+            part = numbers[start : start + 1000]
+            ids = lm.tokenizer([texts[number] for number in part], **settings)["input_ids"]
+            for number, each in zip(part, ids, strict=True):
+                out[number] = each
+    return out
+
+
 def shorten(row: dict, family: str, fits: Callable[[dict], bool]) -> dict:
     """The row with its source text cut at the end, at a space, to the longest that fits. ValueError where none does."""
     source = FIELDS[family][0]

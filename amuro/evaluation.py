@@ -1,14 +1,18 @@
-"""Evaluates one model on units (task, format, shots ...) through lm-evaluation-harness, one stored file per unit.
+"""Evaluates one model on units (task, format, shots, method ...), one stored file per unit.
 
 python -m eval.run --checkpoint nursery@200 --tasks id,ood           a BASE model
 evaluate_units(model, tokenizer, ...)                                a model in memory, straight after training
+
+Units that ask the same prompts (several methods of one task) are answered together, by one pass of the engine.
 """
 
 import contextlib
 import io
+import json
 import logging
 import time
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +25,7 @@ from amuro.results import interval, read_unit, write_unit
 from amuro.tasks import TASK_VERSION, TASKS, relation_of
 
 TASKS_FOLDER = Path(__file__).parent.parent / "eval" / "tasks"
+TIMES = "evaluations.jsonl"  # in a cell's folder: what each pass took; the results themselves hold no times
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Request:
     units: tuple[Unit, ...]
     data_dir: str | None
     limit: int | None
-    batch_size: int
+    batch_size: int | None
 
 
 def request(arguments, dataset: str = "", dtype: str = "float32") -> Request:
@@ -50,59 +55,97 @@ def request(arguments, dataset: str = "", dtype: str = "float32") -> Request:
     return asked
 
 
-def missing(folder: Path, asked: Request) -> list[Unit]:
-    """The units of a cell's folder that are not there, or were scored on other data or another number of rows."""
+def check_model(folder: Path, asked: Request, todo: list[Unit]) -> None:
+    """ValueError, before the weights are loaded, where a checkpoint folder cannot answer the units: no tokenizer, no
+    chat template for `apply_chat_template`, labels that share a sub-token, an example that exceeds the context."""
+    seen = set()
+    for unit in todo:
+        asks = replace(unit, method="", num_shots=0)
+        if asks not in seen:
+            seen.add(asks)
+            task = load_task(folder, asked, [unit])
+            if unit.apply_chat_template and not task.lm.tokenizer.chat_template:
+                raise ValueError(f"--apply_chat_template: the tokenizer of {folder} has no chat template")
+            task.check_context(asked.limit, **_chat(unit, task.lm))
+            if task.spec.labels:
+                _ = task.candidates
+
+
+def missing(folder: Path, asked: Request, weights: str) -> list[Unit]:
+    """The units of a cell's folder that are not there, or were scored on other data, another number of rows or other
+    `weights` (their digest)."""
     out = []
     for unit in asked.units:
         path = unit.path(folder)
         if not path.is_file():
             out.append(unit)
-        elif read_unit(path)["about"]["scored"] != _scored(unit, asked):
-            print(f"{path.name}: scored on other rows than asked for now; it is evaluated again")
+        elif read_unit(path)["about"]["scored"] != _scored(unit, asked, weights):
+            print(f"{path.name}: scored on other rows or weights than asked for now; it is evaluated again")
             out.append(unit)
     return out
 
 
-def _scored(unit: Unit, asked: Request) -> dict:
-    """What decides which rows a unit is scored on, as far as the unit itself does not say it."""
+def _scored(unit: Unit, asked: Request, weights: str) -> dict:
+    """What decides a unit's scores, as far as the unit itself does not say it."""
     digest = evaluation_rows(unit.task, asked.data_dir, unit.shot_seed).digest
-    return {"data_digest": digest, "limit": asked.limit, "task_version": TASK_VERSION}
+    return {"data_digest": digest, "limit": asked.limit, "task_version": TASK_VERSION, "weights": weights}
 
 
 def evaluate_units(
-    model, tokenizer, checkpoint_folder: Path, cell: Cell, folder: Path, asked: Request, todo: list[Unit], on_unit=None
+    model,
+    tokenizer,
+    checkpoint_folder: Path,
+    cell: Cell,
+    folder: Path,
+    asked: Request,
+    todo: list[Unit],
+    weights: str,
+    run=None,
 ) -> None:
-    """Score `todo` with a model in memory and store each unit as soon as it is done; `on_unit(unit, rows)` is told.
+    """Score `todo` with a model in memory and store each unit as soon as it is done; the W&B `run` gets the same.
 
-    `checkpoint_folder` is where the tasks find the tokenizer and the context length.
+    `checkpoint_folder` is where the tasks find the tokenizer and the context length, `weights` the weights' digest.
+    With several processes (accelerate launch) all take part in each unit, and the main one stores it.
     """
-    import torch
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
+    from amuro import tracking
+    from amuro.engine import Engine
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # a warning per task about the data hook that we chose
     model.eval()
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=asked.batch_size)
-    places = {"pretrained": str(checkpoint_folder), **({"data_dir": asked.data_dir} if asked.data_dir else {})}
-    bar = tqdm(todo, desc=f"evaluate {cell.name}", unit="unit")
-    for unit in bar:
-        bar.set_postfix_str(f"{unit.task} {unit.prompt_format} {unit.num_shots}-shot")
-        manager = TaskManager(
-            include_path=str(TASKS_FOLDER), include_defaults=False, metadata={**places, "shot_seed": unit.shot_seed}
-        )
-        started = time.perf_counter()
-        with torch.no_grad():
-            examples, version = score_unit(lm, manager, unit, asked.limit)
-        rows = [row_of(cell, unit, examples, version)]
-        about = {
-            "scored": _scored(unit, asked),
-            "unit": asdict(unit),
-            "seconds": round(time.perf_counter() - started, 3),
-            "origin": evaluation_rows(unit.task, asked.data_dir, unit.shot_seed).test.origin,
-        }
-        write_unit(unit.path(folder), rows, examples, about)
-        if on_unit:
-            on_unit(unit, rows)
+    lm = Engine(model, tokenizer, asked.batch_size)
+    together = defaultdict(list)
+    for unit in todo:
+        together[replace(unit, method="")].append(unit)
+    sizes = [_size(units[0], asked) for units in together.values()]
+    main = lm.state.is_main_process
+    bar = tqdm(total=sum(sizes), desc=f"evaluate {cell.name}", unit=" examples", disable=not main, smoothing=0.1)
+    for units, size in zip(together.values(), sizes, strict=True):
+        first, started = units[0], time.perf_counter()
+        bar.set_postfix_str(f"{first.task} {first.shown} {first.num_shots}-shot")
+        task, examples = score_units(lm, checkpoint_folder, asked, units, bar)
+        for unit in units if main else ():
+            rows = rows_of(cell, unit, examples[unit.method], task.VERSION)
+            origin = evaluation_rows(unit.task, asked.data_dir, unit.shot_seed).test.origin
+            about = {"scored": _scored(unit, asked, weights), "unit": asdict(unit), "origin": origin}
+            write_unit(unit.path(folder), rows, examples[unit.method], about)
+            tracking.log_unit(run, unit, rows)
+        if main:
+            seconds = time.perf_counter() - started
+            tracking.log_progress(run, bar)
+            _log_time(folder / TIMES, units, size, seconds, str(lm.device))
+    bar.close()
+
+
+def _log_time(path: Path, units: list[Unit], examples: int, seconds: float, device: str) -> None:
+    line = {"units": [unit.path(Path()).stem for unit in units], "examples": examples}
+    line |= {"seconds": round(seconds, 3), "examples_per_s": round(examples / seconds, 2), "device": device}
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _size(unit: Unit, asked: Request) -> int:
+    rows = len(evaluation_rows(unit.task, asked.data_dir, unit.shot_seed).test.rows)
+    return min(rows, asked.limit or rows)
 
 
 def harness_name(unit: Unit) -> str:
@@ -110,45 +153,69 @@ def harness_name(unit: Unit) -> str:
     return f"amuro_{unit.task}" + ("" if unit.prompt_format == "default" else f"_{unit.prompt_format}")
 
 
-def score_unit(lm, manager, unit: Unit, limit: int | None) -> tuple[pd.DataFrame, int]:
-    """One line per scored example, and the task's version, from the harness's own evaluator."""
-    from lm_eval.evaluator import evaluate
+def load_task(checkpoint_folder: Path, asked: Request, units: list[Unit]):
+    """The harness's task that units of the same prompts run, set to their shots and methods."""
+    from lm_eval.tasks import TaskManager
 
-    loaded = manager.load([harness_name(unit)])
-    (task,) = loaded["tasks"].values()
-    task.set_config("num_fewshot", unit.num_shots)
-    metric = TASKS[unit.task].metric
-    with contextlib.redirect_stderr(io.StringIO()):  # the harness's two bars per unit: our bar over all units says more
-        samples = evaluate(lm, loaded, limit=limit, bootstrap_iters=0, log_samples=True)["samples"][task.task_name]
-    samples.sort(key=lambda sample: sample["doc_id"])
-    examples = pd.DataFrame(
-        {
-            "example_id": [sample["doc"]["example_id"] for sample in samples],
-            "target": [sample["doc"]["target"] for sample in samples],
-            "prediction": [task.predict(sample["filtered_resps"]) for sample in samples],
-            metric: [float(sample[metric]) for sample in samples],
-            "truncated": [bool(sample["n_truncated"]) for sample in samples],
-            "unparsable": False,
-        }
-    )
-    return examples, task.VERSION
+    first = units[0]
+    places = {"pretrained": str(checkpoint_folder), **({"data_dir": asked.data_dir} if asked.data_dir else {})}
+    asks = {"shot_seed": first.shot_seed, "methods": [unit.method for unit in units]}
+    manager = TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False, metadata={**places, **asks})
+    (task,) = manager.load([harness_name(first)])["tasks"].values()
+    task.set_config("num_fewshot", first.num_shots)
+    return task
 
 
-def row_of(cell: Cell, unit: Unit, examples: pd.DataFrame, version: int) -> dict:
-    """The row of the one table that a unit's examples make (columns: `amuro.results.COLUMNS`)."""
-    metric = TASKS[unit.task].metric
-    scores = examples[metric].to_numpy(np.float64)
-    stderr, low, high = interval(metric, scores)
-    return {
+def _chat(unit: Unit, lm) -> dict:
+    """The harness's arguments that wrap a unit's prompts in the chat template, each shot a turn of its own."""
+    if not unit.apply_chat_template:
+        return {}
+    lm.chat_template_args = {}
+    return {"apply_chat_template": True, "fewshot_as_multiturn": True, "chat_template": lm.apply_chat_template}
+
+
+def score_units(lm, checkpoint_folder: Path, asked: Request, units: list[Unit], bar) -> tuple[object, dict]:
+    """The harness's task, and per method one line per scored example: example_id, target, prediction, a column per
+    metric, truncated, unparsable, and for multiple choice `chance`."""
+    task = load_task(checkpoint_folder, asked, units)
+    with contextlib.redirect_stderr(io.StringIO()):  # the harness's bar per task: our bar over all units says more
+        task.build_all_requests(limit=asked.limit, **_chat(units[0], lm))
+    count = len(task.instances)
+    docs = {instance.doc["example_id"]: instance.doc for instance in task.instances}
+    each = count / len(docs)
+    done = bar.n
+    responses = lm.answer(task.instances, task.encoded, lambda answered: bar.update(answered / each))
+    bar.n = done + len(docs)  # whole again, whatever the rounding
+    bar.refresh()
+    by_doc = defaultdict(list)
+    for instance, response in zip(task.instances, responses, strict=True):
+        by_doc[instance.doc["example_id"]].append(response)
+    answers = {example_id: task.answers(doc, by_doc[example_id]) for example_id, doc in docs.items()}
+    return task, {unit.method: _examples(task, docs, answers, unit.method) for unit in units}
+
+
+def _examples(task, docs: dict[str, dict], answers: dict[str, dict], method: str) -> pd.DataFrame:
+    found = [answers[example_id][method] for example_id in docs]
+    columns = {
+        "example_id": list(docs),
+        "target": [doc["target"] for doc in docs.values()],
+        "prediction": [answer.prediction for answer in found],
+        **{metric: [answer.scores[metric] for answer in found] for metric in task.spec.metrics},
+        "truncated": [example_id in task.truncated for example_id in docs],
+        "unparsable": [answer.unparsable for answer in found],
+    }
+    if "choices" in next(iter(docs.values())):
+        columns["chance"] = [1 / len(doc["choices"]) for doc in docs.values()]
+    return pd.DataFrame(columns)
+
+
+def rows_of(cell: Cell, unit: Unit, examples: pd.DataFrame, version: int) -> list[dict]:
+    """The rows of the one table that a unit's examples make, one per metric (columns: `amuro.results.COLUMNS`)."""
+    common = {
         **{name: getattr(cell, name) for name in ("family", "step", "tokens_b", "checkpoint", "stage", "dataset")},
         **asdict(unit),
         "relation": relation_of(unit.task, cell.dataset) if cell.dataset else "",
-        "metric": metric,
-        "value": float(scores.mean()),
-        "stderr": stderr,
-        "ci_low": low,
-        "ci_high": high,
-        "n": len(scores),
+        "n": len(examples),
         "n_truncated": int(examples["truncated"].sum()),
         "n_unparsable": int(examples["unparsable"].sum()),
         "learning_rate": cell.hyperparameters.get("learning_rate"),
@@ -156,3 +223,10 @@ def row_of(cell: Cell, unit: Unit, examples: pd.DataFrame, version: int) -> dict
         "cell_id": cell.cell_id,
         "task_version": version,
     }
+    rows = []
+    for metric in TASKS[unit.task].metrics:
+        scores = examples[metric].to_numpy(np.float64)
+        stderr, low, high = interval(metric, scores)
+        values = {"value": float(scores.mean()), "stderr": stderr, "ci_low": low, "ci_high": high}
+        rows.append({**common, "metric": metric, **values})
+    return rows

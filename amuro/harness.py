@@ -2,15 +2,18 @@
 
     lm_eval --model hf --model_args pretrained=DIR --include_path eval/tasks --tasks 'amuro_*' --num_fewshot 4
 
-`load` is the YAMLs' data hook. `Labels` reads a label off the next-token probabilities (token_prob, paper section 3.3):
-one `loglikelihood` request of one token per candidate, so that stock models answer it. `Generate` scores ROUGE-L.
-Both fit shots and text to the model's context themselves, so that nothing is ever cut from the left: that needs the
-tokenizer, which the harness hands over as metadata (`pretrained=` or `tokenizer=` in --model_args).
+`load` is the YAMLs' data hook. `Labels` reads a label off the model in one or several ways (paper section 3.3 and
+appendix C), `Generate` scores ROUGE-L, `Choices` compares whole answers. All fit shots and text to the model's context
+themselves, so that nothing is ever cut from the left: that needs the tokenizer, which the harness hands over as
+metadata (`pretrained=` or `tokenizer=` in --model_args).
 """
 
-from functools import cached_property
+import re
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import datasets
+import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
@@ -20,11 +23,21 @@ from rouge_score import rouge_scorer
 from transformers import AutoConfig, AutoTokenizer
 
 from amuro.data import SHOT_SEED, evaluation_rows, resolve_data_dir
-from amuro.encoding import shorten
-from amuro.prompts import PROMPT_FORMATS, prompt
-from amuro.tasks import TASKS
+from amuro.encoding import encode_all, shorten
+from amuro.prompts import FIELDS, PROMPT_FORMATS, prompt
+from amuro.tasks import METHODS, TASKS
 
 BOUNDARY = 200  # characters before a candidate, at most, that can influence how it is tokenised
+CHAT = ("system_instruction", "apply_chat_template", "fewshot_as_multiturn", "chat_template")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one way of reading makes of a model's responses to one example: the answer, and its score per metric."""
+
+    prediction: str
+    scores: dict[str, float]
+    unparsable: bool = False
 
 
 def boundary(context: str) -> str:
@@ -40,6 +53,24 @@ def load(task: str, data_dir: str | None = None, shot_seed: int = SHOT_SEED, **_
     )
 
 
+@lru_cache(maxsize=4)
+def encoder(pretrained: str, tokenizer: str, place: tuple, add_bos_token: bool | None, max_length: int | None) -> HFLM:
+    """The harness's own encoding (BOS rules, `_encode_pair`, context length), without a model.
+
+    ValueError where the folder or repository has no tokenizer or configuration.
+    """
+    lm = object.__new__(HFLM)
+    lm.backend, lm.add_bos_token, lm.custom_prefix_token_id = "causal", add_bos_token, None
+    add_bos = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
+    try:
+        lm.tokenizer = AutoTokenizer.from_pretrained(tokenizer, **dict(place), **add_bos)
+        config = AutoConfig.from_pretrained(pretrained, **dict(place))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{tokenizer}: no tokenizer or configuration that can be loaded ({error})") from None
+    lm._max_length = int(max_length or resolve_max_length(config, lm.tokenizer, default=2048))
+    return lm
+
+
 class AmuroTask(ConfigurableTask):
     """Fixed nested shots, fitted to the context: whole shots are left out from the end, then source text is."""
 
@@ -48,39 +79,59 @@ class AmuroTask(ConfigurableTask):
         if config["doc_to_text"] not in PROMPT_FORMATS:
             raise ValueError(f"{config['task']}: doc_to_text must be one of {', '.join(PROMPT_FORMATS)}")
         self.truncated: set[str] = set()  # example ids that lost shots or source text
+        self.lengths: dict[str, int] = {}  # tokens of texts met so far
+        # Ids of contexts, and of continuations under (context, continuation): an engine need not encode them again.
+        self.encoded: dict[str | tuple[str, str], list[int]] = {}
+        self.chat: dict = {}  # the harness's arguments that wrap prompts in a chat template
         # The harness hands over the raw YAML, `class` included, which its own TaskConfig does not know.
         super().__init__(config={key: value for key, value in config.items() if key != "class"})
+        asked = (self.config.metadata or {}).get("methods") or self.spec.methods[0]
+        asked = asked.split(",") if isinstance(asked, str) else list(asked)
+        if unknown := set(asked) - {*METHODS, *self.spec.methods}:
+            raise ValueError(f"methods: unknown {', '.join(sorted(unknown))}; allowed: {', '.join(METHODS)}")
+        # One --metadata holds for all tasks of a command, and only labels are read in several ways.
+        self.methods = tuple(name for name in asked if name in self.spec.methods) or self.spec.methods[:1]
 
     def doc_to_text(self, doc: dict, doc_to_text=None) -> str:
         return prompt(self.spec.family, self.config.doc_to_text, doc)
 
-    @property
-    def room(self) -> int:
-        """New tokens that must fit after the prompt."""
-        raise NotImplementedError
-
     @cached_property
     def lm(self) -> HFLM:
-        """The harness's own encoding (BOS rules, `_encode_pair`, context length), without a model."""
+        """The encoding of the model that is asked. ValueError where the metadata do not name a tokenizer."""
         given = self.config.metadata or {}
         if not (given.get("tokenizer") or given.get("pretrained")):
             raise ValueError(
                 f"{self.config.task}: fitting the prompts needs the tokenizer; give pretrained= or tokenizer= in "
                 "--model_args, or metadata={'pretrained': DIR} to the TaskManager"
             )
-        place = {
-            key: given[key] for key in ("revision", "subfolder", "trust_remote_code") if given.get(key) is not None
-        }
-        lm = object.__new__(HFLM)
-        lm.backend, lm.add_bos_token, lm.custom_prefix_token_id = "causal", given.get("add_bos_token"), None
-        add_bos = {} if lm.add_bos_token is None else {"add_bos_token": lm.add_bos_token}
-        lm.tokenizer = AutoTokenizer.from_pretrained(given.get("tokenizer") or given["pretrained"], **place, **add_bos)
-        config = AutoConfig.from_pretrained(given.get("pretrained") or given["tokenizer"], **place)
-        lm._max_length = int(given.get("max_length") or resolve_max_length(config, lm.tokenizer, default=2048))
-        return lm
+        known = ("revision", "subfolder", "trust_remote_code")
+        return encoder(
+            given.get("pretrained") or given["tokenizer"],
+            given.get("tokenizer") or given["pretrained"],
+            tuple((key, given[key]) for key in known if given.get(key) is not None),
+            given.get("add_bos_token"),
+            given.get("max_length"),
+        )
 
-    def fits(self, context: str) -> bool:
-        return len(self.lm.tok_encode(context)) + self.room <= self.lm.max_length
+    # ---- fitting
+
+    @property
+    def room(self) -> int:
+        """New tokens that must fit after the texts of a request."""
+        raise NotImplementedError
+
+    def continuations(self, doc: dict) -> list[str]:
+        """What is scored after the context, each of which must fit with it; none where only new tokens count."""
+        return []
+
+    def length(self, text: str) -> int:
+        if text not in self.lengths:
+            self.lengths[text] = len(self.lm.tok_encode(text))
+        return self.lengths[text]
+
+    def fits(self, doc: dict, context: str) -> bool:
+        texts = [context, *(context + each for each in self.continuations(doc))]
+        return all(self.length(text) + self.room <= self.lm.max_length for text in texts)
 
     def fewshot_context(self, doc: dict, num_fewshot: int, **kwargs) -> str:
         pool = len(self.dataset["shots"])
@@ -91,38 +142,91 @@ class AmuroTask(ConfigurableTask):
         build = super().fewshot_context
         for shots in range(num_fewshot, -1, -1):
             context = build(doc, shots, **kwargs)
-            if self.fits(context):
+            if self.fits(doc, context):
                 if shots < num_fewshot:
                     self.truncated.add(doc["example_id"])
                 return context
         self.truncated.add(doc["example_id"])
-        return build(shorten(doc, self.spec.family, lambda short: self.fits(build(short, 0, **kwargs))), 0, **kwargs)
+        fits = lambda short: self.fits(short, build(short, 0, **kwargs))  # noqa: E731
+        return build(shorten(doc, self.spec.family, fits), 0, **kwargs)
+
+    def check_context(self, limit: int | None = None, **chat) -> None:
+        """ValueError where an example does not fit the context even without shots and source text.
+
+        Cheap: only texts of more bytes than the context has tokens are encoded.
+        """
+        source = FIELDS[self.spec.family][0]
+        for doc in self.task_docs.select(range(min(limit or len(self.task_docs), len(self.task_docs)))):
+            empty = {**doc, source: ""}
+            context = super().fewshot_context(empty, 0, **chat)
+            longest = max(len((context + each).encode()) for each in ("", *self.continuations(doc)))
+            if longest + self.room > self.lm.max_length and not self.fits(empty, context):
+                raise ValueError(
+                    f"{self.config.task}: example {doc['example_id']} does not fit the model's context of "
+                    f"{self.lm.max_length} tokens, even without shots and with an empty {source!r}"
+                )
+
+    # ---- requests and answers
+
+    def build_all_requests(self, *, limit=None, samples=None, rank=0, world_size=1, **kwargs) -> None:
+        """As the harness's, after all prompts have been encoded in one batched call."""
+        self.chat = {key: kwargs[key] for key in CHAT if key in kwargs}
+        shots = min(self.config.num_fewshot or 0, len(self.dataset["shots"]))
+        part = dict(limit=limit, samples=samples, rank=rank, world_size=world_size)
+        docs = [doc for _, doc in self.doc_iterator(**part)]
+        for start in range(0, len(docs), 1000):  # in parts, for the memory that the encodings take
+            pairs = []
+            for doc in docs[start : start + 1000]:
+                context = super().fewshot_context(doc, shots, **self.chat)
+                pairs += [(context, each) for each in ("", *self.continuations(doc))]
+            self._learn(pairs)
+        super().build_all_requests(**part, **kwargs)
+
+    def _learn(self, pairs: list[tuple[str, str]]) -> None:
+        """Encode contexts (an empty continuation) and what follows them."""
+        encodings = encode_all(self.lm, [context + each for context, each in pairs])
+        for (context, continuation), ids in zip(pairs, encodings, strict=True):
+            self.lengths[context + continuation] = len(ids)
+            if not continuation:
+                self.encoded[context] = ids
+            elif context == context.rstrip():  # else the harness splits the two at another place
+                self.encoded[context, continuation] = ids[len(self.encoded[context]) :]
 
     def requests(self, doc: dict, context: str, metadata) -> list[Instance]:
         raise NotImplementedError
 
     def construct_requests(self, doc: dict, ctx: str, metadata=None, **_) -> list[Instance]:
-        assert self.fits(ctx), f"{self.config.task}: a request of {doc['example_id']} exceeds the context"
         return self.requests(doc, ctx, metadata)
 
-    def predict(self, responses: list) -> str:
-        """The answer that the responses to one example's requests amount to."""
-        raise NotImplementedError
-
-    def score(self, doc: dict, prediction: str) -> float:
+    def answers(self, doc: dict, responses: list) -> dict[str, Answer]:
+        """What each of the task's `methods` makes of the responses to one example's requests."""
         raise NotImplementedError
 
     def process_results(self, doc: dict, results: list) -> dict[str, float]:
-        return {
-            self.spec.metric: self.score(doc, self.predict(results)),
-            "n_truncated": float(doc["example_id"] in self.truncated),
+        answers = self.answers(doc, results)
+        values = {
+            self._name(metric, method): score
+            for method, answer in answers.items()
+            for metric, score in answer.scores.items()
         }
+        counts = {"n_truncated": float(doc["example_id"] in self.truncated)}
+        if "free" in answers:
+            counts["n_unparsable"] = float(answers["free"].unparsable)
+        return values | counts
+
+    def _name(self, metric: str, method: str) -> str:
+        """A metric's name in the harness's own table, which has no column for the method."""
+        return metric if method == self.spec.methods[0] else f"{metric}_{method}"
 
     def aggregation(self) -> dict:
-        return {self.spec.metric: mean, "n_truncated": sum}
+        counts = ["n_truncated", *(["n_unparsable"] if "free" in self.methods else [])]
+        return {name: mean for name in self._names()} | {name: sum for name in counts}
 
     def higher_is_better(self) -> dict:
-        return {self.spec.metric: True, "n_truncated": False}
+        return {name: name in self._names() for name in self.aggregation()}
+
+    def _names(self) -> list[str]:
+        return [self._name(metric, method) for method in self.methods for metric in self.spec.metrics]
 
 
 class Generate(AmuroTask):
@@ -137,70 +241,155 @@ class Generate(AmuroTask):
     def requests(self, doc: dict, context: str, metadata) -> list[Instance]:
         return [Instance("generate_until", doc, (context, self.config.generation_kwargs), 0, metadata)]
 
-    def predict(self, responses: list) -> str:
-        return responses[0].strip()
+    def answers(self, doc: dict, responses: list) -> dict[str, Answer]:
+        text = responses[0].strip()
+        return {"generate": Answer(text, {"rouge_l": self._rouge.score(doc["target"], text)["rougeL"].fmeasure})}
 
-    def score(self, doc: dict, prediction: str) -> float:
-        return self._rouge.score(doc["target"], prediction)["rougeL"].fmeasure
+
+class Choices(AmuroTask):
+    """The choice with the highest log-likelihood after the prompt; `accuracy_norm` divides it by the choice's length in
+    characters, as the harness's own multiple-choice tasks do."""
+
+    room = 0  # the texts hold the answers
+
+    @property
+    def delimiter(self) -> str:
+        """What stands between prompt and answer: nothing where a chat template ends the prompt."""
+        return "" if self.chat.get("apply_chat_template") else self.config.target_delimiter
+
+    def continuations(self, doc: dict) -> list[str]:
+        return [self.delimiter + choice for choice in doc["choices"]]
+
+    def requests(self, doc: dict, context: str, metadata) -> list[Instance]:
+        return [
+            Instance("loglikelihood", doc, (context, text), number, metadata)
+            for number, text in enumerate(self.continuations(doc))
+        ]
+
+    def answers(self, doc: dict, responses: list) -> dict[str, Answer]:
+        scores = np.array([logprob for logprob, _ in responses])
+        best = int(scores.argmax())
+        best_norm = int((scores / np.array([len(choice) for choice in doc["choices"]])).argmax())
+        scores = {"accuracy": float(best == doc["gold"]), "accuracy_norm": float(best_norm == doc["gold"])}
+        return {"loglikelihood": Answer(doc["choices"][best], scores)}
 
 
 class Labels(AmuroTask):
-    """token_prob: the candidate with the highest next-token log-probability names the label."""
+    """A label word, read off the next token's log-probabilities or off greedy text (protocol: eval/tasks/README.md).
 
-    room = 5  # as many as reading the answer off free text takes, so that every way of reading sees the same prompt
+    Responses come in this order: one per candidate (token_prob, constrained), the text (free), the log-probabilities
+    of all sub-tokens (all_subtokens); what no method needs is not asked.
+    """
+
+    room = 5  # as many as `free` takes, so that every way of reading sees the same prompt
+    delimiter = Choices.delimiter
 
     def __init__(self, config: dict):
         self._checked: dict[str, bool] = {}
         super().__init__(config)
 
+    def spelled(self, tail: str, text: str) -> list[int]:
+        """The ids of `text` after a context that ends so. ValueError where the tokenizer merges the two."""
+        start, whole = self.lm.tok_encode(tail), self.lm.tok_encode(tail + text)
+        if whole[: len(start)] != start:
+            raise ValueError(f"{self.config.task}: the tokenizer merges {tail[-20:]!r} with {text!r} after it")
+        return whole[len(start) :]
+
     @cached_property
-    def candidates(self) -> list[tuple[str, str]]:
-        """(text, label) per candidate: the first sub-token of " label", and of " Label" where the capitalised spelling
-        is one token for every label (else one label would have two chances and another one).
+    def _tail(self) -> str:
+        return boundary(super().fewshot_context(self.task_docs[0], 0, **self.chat))
+
+    @cached_property
+    def candidates(self) -> list[tuple[str, str, int, bool]]:
+        """(text, label, token, capitalised) per candidate: the first sub-token of " label", and of " Label" where the
+        capitalised spelling is one token for every label (else one label would have two chances and another one).
 
         The text is the shortest beginning of the spelling that encodes to just this token: decoding an id instead
         would lose the space with SentencePiece tokenizers. Raises ValueError where two labels share a sub-token.
         """
-        tail = boundary(self.doc_to_text(self.task_docs[0]))
-        ids = lambda text: self.lm._encode_pair(tail, text)[1]  # noqa: E731
-        found: dict[int, tuple[str, str]] = {}
-        for number, spelling in enumerate((str.lower, str.capitalize)):
-            texts = {label: self.config.target_delimiter + spelling(label) for label in self.spec.labels}
-            if number and any(len(ids(text)) > 1 for text in texts.values()):
+        found: dict[int, tuple[str, str, int, bool]] = {}
+        for capitalised in (False, True):
+            texts = self._spellings(capitalised)
+            ids = {text: self.spelled(self._tail, text) for text in texts.values()}
+            if capitalised and any(len(each) > 1 for each in ids.values()):
                 continue
             for label, text in texts.items():
-                first = ids(text)[:1]
-                piece = next((text[:n] for n in range(1, len(text) + 1) if ids(text[:n]) == first), None)
+                first = ids[text][0]
+                pieces = (text[:n] for n in range(1, len(text) + 1))
+                piece = next((each for each in pieces if self._is(each, first)), None)
                 if piece is None:
                     raise ValueError(f"{self.config.task}: no beginning of {text!r} is its first sub-token alone")
-                other = found.setdefault(first[0], (piece, label))[1]
+                other = found.setdefault(first, (piece, label, first, capitalised))[1]
                 if other != label:
                     raise ValueError(
                         f"{self.config.task}: labels {other!r} and {label!r} share the sub-token {piece!r}"
                     )
         return list(found.values())
 
+    def _is(self, piece: str, token: int) -> bool:
+        return self.lm.tok_encode(self._tail + piece) == [*self.lm.tok_encode(self._tail), token]
+
+    def _spellings(self, capitalised: bool) -> dict[str, str]:
+        spell = str.capitalize if capitalised else str.lower
+        return {label: self.delimiter + spell(label) for label in self.spec.labels}
+
+    @cached_property
+    def subtokens(self) -> dict[int, str]:
+        """Every sub-token of every spelling and its label, the first one where several share it (the authors' code)."""
+        owners: dict[int, str] = {}
+        for capitalised in (False, True):
+            for label, text in self._spellings(capitalised).items():
+                for token in self.spelled(self._tail, text):
+                    owners.setdefault(token, label)
+        return owners
+
     def one_token_each(self, tail: str) -> bool:
-        """Whether every candidate is exactly one token after a context that ends so, in the harness's own encoding."""
+        """Whether every candidate is exactly its one token after a context that ends so, in the harness's encoding."""
         if tail not in self._checked:  # in the default format all contexts end alike
-            encoded = [self.lm._encode_pair(tail, text) for text, _ in self.candidates]
-            same_context = len({tuple(before) for before, _ in encoded}) == 1
-            self._checked[tail] = same_context and all(len(own) == 1 for _, own in encoded)
+            start = self.lm.tok_encode(tail)
+            self._checked[tail] = all(
+                self.lm.tok_encode(tail + text) == [*start, token] for text, _, token, _ in self.candidates
+            )
         return self._checked[tail]
 
+    @property
+    def asks_candidates(self) -> bool:
+        return "token_prob" in self.methods or "constrained" in self.methods
+
     def requests(self, doc: dict, context: str, metadata) -> list[Instance]:
-        if not self.one_token_each(boundary(context)):
-            raise ValueError(
-                f"{self.config.task}: a candidate of example {doc['example_id']} is not one token after its prompt"
+        out = []
+        if self.asks_candidates:
+            if not self.one_token_each(boundary(context)):
+                raise ValueError(
+                    f"{self.config.task}: a candidate of example {doc['example_id']} is not one token after its prompt"
+                )
+            out += [("loglikelihood", (context, text)) for text, *_ in self.candidates]
+            if context == context.rstrip():
+                self.encoded |= {(context, text): [token] for text, _, token, _ in self.candidates}
+        if "free" in self.methods:
+            out.append(
+                ("generate_until", (context, {"until": ["\n\n"], "max_gen_toks": self.room, "do_sample": False}))
             )
-        return [
-            Instance("loglikelihood", doc, (context, text), number, metadata)
-            for number, (text, _) in enumerate(self.candidates)
-        ]
+        if "all_subtokens" in self.methods:
+            out.append(("next_token", (context, tuple(self.subtokens))))
+        return [Instance(kind, doc, arguments, number, metadata) for number, (kind, arguments) in enumerate(out)]
 
-    def predict(self, responses: list) -> str:
-        best = max(range(len(responses)), key=lambda number: responses[number][0])
-        return self.candidates[best][1]
-
-    def score(self, doc: dict, prediction: str) -> float:
-        return float(prediction == doc["target"])
+    def answers(self, doc: dict, responses: list) -> dict[str, Answer]:
+        responses, found = list(responses), {}
+        if self.asks_candidates:
+            scored = [
+                (responses.pop(0)[0], label, capitalised) for _, label, _, capitalised in self.candidates
+            ]  # the first of equals wins
+            found["token_prob"] = max(scored, key=lambda each: each[0])[1]
+            found["constrained"] = max((each for each in scored if not each[2]), key=lambda each: each[0])[1]
+        if "free" in self.methods:
+            words = "|".join(map(re.escape, sorted(self.spec.labels, key=len, reverse=True)))
+            match = re.search(rf"\b({words})\b", responses.pop(0), re.IGNORECASE)
+            found["free"] = match[1].lower() if match else ""
+        if "all_subtokens" in self.methods:
+            listed = zip(responses.pop(0), self.subtokens.values(), strict=True)
+            found["all_subtokens"] = max(listed, key=lambda each: each[0])[1]
+        return {
+            method: Answer(found[method], {"accuracy": float(found[method] == doc["target"])}, not found[method])
+            for method in self.methods
+        }

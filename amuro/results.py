@@ -29,6 +29,7 @@ COLUMNS = {  # name -> pandas type; Int64 and string may be empty
     "prompt_format": "string",
     "num_shots": "Int64",
     "shot_seed": "Int64",
+    "apply_chat_template": "boolean",
     "method": "string",
     "metric": "string",
     "value": "Float64",
@@ -44,15 +45,16 @@ COLUMNS = {  # name -> pandas type; Int64 and string may be empty
     "cell_id": "string",
     "task_version": "Int64",
 }
-KEY = ["family", "checkpoint", "stage", "dataset", "task", "prompt_format", "num_shots", "shot_seed", "method"]
-KEY += ["metric", "dtype", "cell_id"]
+KEY = ["family", "checkpoint", "stage", "dataset", "task", "prompt_format", "num_shots", "shot_seed"]
+KEY += ["apply_chat_template", "method", "metric", "dtype", "cell_id"]
 TUNING = ["stage", "dataset", "learning_rate"]
 _METADATA = b"amuro"
 
 
 def write_unit(path: Path, rows: list[dict], examples: pd.DataFrame, about: dict) -> None:
     """Store one unit whole: `examples` (one line per scored example: example_id, target, prediction, truncated,
-    unparsable, and a column per metric), its `rows` of the one table, and `about` (digests, limit, seconds)."""
+    unparsable, a column per metric, and for multiple choice `chance`, 1 / number of choices), its `rows` of the one
+    table, one per metric, and `about` (what it was scored on)."""
     table = pa.Table.from_pandas(examples, preserve_index=False)
     header = json.dumps({"rows": rows, "about": about}).encode()
     buffer = io.BytesIO()
@@ -61,9 +63,11 @@ def write_unit(path: Path, rows: list[dict], examples: pd.DataFrame, about: dict
 
 
 def read_unit(path: Path) -> dict:
-    """`rows` and `about` of a unit's file, without its examples."""
+    """`rows` and `about` of a unit's file, without its examples. ValueError where it is no such file."""
     try:
-        return json.loads(pq.read_schema(path).metadata[_METADATA])
+        unit = json.loads(pq.read_schema(path).metadata[_METADATA])
+        # Prompts of the units from before this column were plain.
+        return unit | {"rows": [{"apply_chat_template": False} | row for row in unit["rows"]]}
     except (pa.ArrowInvalid, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a result of an evaluation unit ({error}); remove it to run it again") from None
 
@@ -104,12 +108,15 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def load_examples(runs: str | Path) -> pd.DataFrame:
-    """Scores per example: example_id, target, prediction, score, the key columns, step, tokens_b, relation, seed."""
+    """Scores per example and metric: example_id, target, prediction, score, chance (of multiple choice; else NaN), the
+    key columns, step, tokens_b, relation, seed."""
     frames = []
     for path in unit_files(runs):
         examples = pq.read_table(path).to_pandas()
+        chance = examples.get("chance", np.nan)
         for row in read_unit(path)["rows"]:
-            frame = examples[["example_id", "target", "prediction"]].assign(score=examples[row["metric"]])
+            frame = examples[["example_id", "target", "prediction"]]
+            frame = frame.assign(score=examples[row["metric"]], chance=chance)
             about = {name: row[name] for name in (*KEY, "step", "tokens_b", "relation", "seed")}
             frames.append(frame.assign(**about))
     return pd.concat(frames, ignore_index=True)
@@ -120,8 +127,11 @@ def coverage(table: pd.DataFrame) -> tuple[int, int, list[str]]:
     expected of each of the family's checkpoints. A cell that is missing whole is named once, else each unit as
     `checkpoint stage dataset seed task ...`. (Seeds may be scored on different units: not every question takes all.)"""
     there, expected, missing = 0, 0, []
-    unit = ["task", "prompt_format", "num_shots", "shot_seed", "method", "dtype"]
-    table = table.assign(seed=table["seed"].astype(object).where(table["seed"].notna(), ""))
+    unit = ["task", "prompt_format", "num_shots", "shot_seed", "apply_chat_template", "method", "dtype"]
+    table = table.assign(
+        seed=table["seed"].astype(object).where(table["seed"].notna(), ""),
+        apply_chat_template=np.where(table["apply_chat_template"], "chat", ""),  # as a missing unit is named
+    )
     for _, rows in table.groupby("family"):
         checkpoints = rows.sort_values("step")["checkpoint"].unique()
         for (stage, dataset, rate, seed), group in rows.groupby([*TUNING, "seed"], dropna=False):

@@ -18,7 +18,7 @@ import yaml
 from amuro.cells import Unit
 from amuro.data import SAMPLE_SEED, SHOT_SEED, TRAIN_ROWS
 from amuro.prompts import PROMPT_FORMATS
-from amuro.tasks import DATASETS, TASKS, select_tasks
+from amuro.tasks import DATASETS, METHODS, RELATIONS, TASKS, select_tasks
 
 RECIPES = Path(__file__).parent.parent / "sweeps" / "recipes"
 PUBLISHED = Path(__file__).parent / "published.yaml"
@@ -48,15 +48,23 @@ class EvaluationArguments:
 
     checkpoint: str = field(metadata={"help": "family@step, family@main, PATH@step or hub repo@revision"})
     tasks: str = field(
-        default="id,ood", metadata={"help": f"comma list: id, ood, cross_task, all, none, or of {', '.join(TASKS)}"}
+        default="id,ood", metadata={"help": f"comma list of {', '.join(RELATIONS)}, all, none, {', '.join(TASKS)}"}
     )
     prompt_format: str = field(default="default", metadata={"help": f"comma list of {', '.join(PROMPT_FORMATS)}"})
     num_shots: str = field(default="4", metadata={"help": "comma list of shot counts, e.g. 0,2,4,6"})
+    methods: str = field(
+        default=METHODS[0], metadata={"help": f"how a label is read: comma list of {', '.join(METHODS)}"}
+    )
+    apply_chat_template: bool = field(
+        default=False, metadata={"help": "wrap prompts in the tokenizer's chat template, each shot a turn of its own"}
+    )
     shot_seed: int = field(default=SHOT_SEED, metadata={"help": "seed of the draw of the shots"})
     limit: int | None = field(
         default=None, metadata={"help": "score only the first rows of each task (for trying out)"}
     )
-    eval_batch_size: int = field(default=16, metadata={"help": "sequences per forward pass in evaluation"})
+    eval_batch_size: int | None = field(
+        default=None, metadata={"help": "most sequences per forward pass in evaluation; default: what fits in memory"}
+    )
     data_dir: str | None = field(
         default=None, metadata={"help": "mirror folder of the datasets; default $AMURO_DATA_DIR, without it the hub"}
     )
@@ -184,11 +192,18 @@ def _first_pass(argv: list[str]) -> argparse.Namespace:
 
 def check_evaluation(arguments: EvaluationArguments) -> None:
     """ValueError on tasks, formats, shots or numbers that do not exist."""
-    select_tasks(arguments.tasks, getattr(arguments, "dataset", ""))
-    for name in _items(arguments.prompt_format):
-        if name not in PROMPT_FORMATS:
-            raise ValueError(f"--prompt_format {name!r}: {_known(name, PROMPT_FORMATS)}")
-    for text in _items(arguments.num_shots):
+    tasks = select_tasks(arguments.tasks, getattr(arguments, "dataset", ""))
+    for flag, allowed in (("prompt_format", PROMPT_FORMATS), ("methods", METHODS)):
+        for name in items(getattr(arguments, flag)):
+            if name not in allowed:
+                raise ValueError(f"--{flag} {name!r}: {_known(name, allowed)}")
+    formats = items(arguments.prompt_format)
+    if unasked := [name for name in tasks if not set(formats) & set(TASKS[name].prompt_formats)]:
+        raise ValueError(
+            f"--prompt_format {arguments.prompt_format}: {', '.join(unasked)} have the format "
+            f"{', '.join(TASKS[unasked[0]].prompt_formats)} only; add it, or leave these tasks out"
+        )
+    for text in items(arguments.num_shots):
         if not text.isdigit() or int(text) > 8:
             raise ValueError(f"--num_shots {text!r}: a comma list of numbers from 0 to 8 is needed")
     for name in ("limit", "eval_batch_size"):
@@ -211,16 +226,20 @@ def _check_training(arguments: TrainingArguments, sft) -> None:
 
 
 def units(arguments: EvaluationArguments, dataset: str = "", dtype: str = "float32") -> list[Unit]:
-    """The evaluation units that the arguments ask for, in the suite's order."""
+    """The evaluation units that the arguments ask for, in the suite's order. A format or method that a task does not
+    have is not asked of it: benchmark tasks come in one format, and only labels are read in several ways."""
     return [
-        Unit(task, prompt_format, int(shots), arguments.shot_seed, TASKS[task].method, dtype)
+        Unit(task, prompt_format, int(shots), arguments.shot_seed, method, dtype, arguments.apply_chat_template)
         for task in select_tasks(arguments.tasks, dataset)
-        for prompt_format in _items(arguments.prompt_format)
-        for shots in _items(arguments.num_shots)
+        for prompt_format in items(arguments.prompt_format)
+        if prompt_format in TASKS[task].prompt_formats
+        for shots in items(arguments.num_shots)
+        for method in (items(arguments.methods) if TASKS[task].labels else TASKS[task].methods)
     ]
 
 
-def _items(text: str) -> list[str]:
+def items(text: str) -> list[str]:
+    """The distinct items of a comma list, in order."""
     return list(dict.fromkeys(item.strip() for item in str(text).split(",")))
 
 

@@ -59,6 +59,20 @@ def log_unit(opened, unit: Unit, rows: list[dict]) -> None:
             opened.summary[unit.key(row["metric"])] = row["value"]
 
 
+def log_progress(opened, bar) -> None:
+    """Log how far an evaluation is, as its progress bar shows it: examples done, examples per second, seconds left."""
+    if opened is not None:
+        rate = bar.format_dict["rate"] or bar.n / max(bar.format_dict["elapsed"], 1e-9)
+        left = (bar.total - bar.n) / rate if rate else None
+        opened.log(
+            {
+                "evaluation/examples": bar.n,
+                "evaluation/examples_per_s": rate,
+                "evaluation/seconds_left": left,
+            }
+        )
+
+
 def _mode(wandb) -> str:
     """WANDB_MODE where it is set; else online with a key and offline without one, said once."""
     if os.environ.get("WANDB_MODE"):

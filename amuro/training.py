@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
@@ -78,7 +79,8 @@ def load(folder: Path, dtype: str = "float32", device: str | None = None):
         raise ValueError(f"{folder}: the tokenizer has no EOS token, which ends every completion")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # only fills rows: the labels are masked by position
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer
+    gpu = f"cuda:{PartialState().local_process_index}" if torch.cuda.is_available() else None
+    return model.to(device or gpu or "cpu"), tokenizer
 
 
 def hardware() -> dict:

@@ -22,6 +22,7 @@ RELATIONS = {  # how a tuned curve's dataset stands to the task -> (dashes, widt
     "id": ([1, 0], 2.8),
     "ood": ([7, 3], 2.0),
     "cross_task": ([2, 3], 1.4),
+    "benchmark": ([1, 2], 1.8),
     "other": ([7, 3, 2, 3], 1.4),
 }
 TITLES = {"rouge_l": "ROUGE-L", "accuracy": "accuracy", "accuracy_norm": "accuracy (length-normalised)"}
@@ -58,6 +59,7 @@ def panels(data: pd.DataFrame) -> pd.Series:
     shots = data["num_shots"].astype(str) + " shots"
     parts = {"family": data["family"], "prompt_format": data["prompt_format"] + " prompt", "num_shots": shots}
     parts["shot_seed"] = "shot seed " + data["shot_seed"].astype(str)
+    parts["apply_chat_template"] = data["apply_chat_template"].map({True: "chat template", False: "no chat template"})
     parts |= {name: data[name] for name in ("method", "metric", "dtype")}
     label = pd.Series("", index=data.index)
     for name, part in parts.items():

@@ -11,6 +11,7 @@ import pandas as pd
 
 from amuro import results
 from analysis import tables
+from analysis.study import collect
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Report:
     forgetting: pd.DataFrame
     formats: pd.DataFrame
     format_means: pd.DataFrame
+    methods: pd.DataFrame
     setting: dict
     last: list[str]  # the last checkpoint of every family
 
@@ -34,7 +36,7 @@ def build(runs: str | Path) -> Report:
     table = results.load(runs)
     if table.empty:
         raise ValueError(f"--runs {runs}: cells, but no result of an evaluation; make some with eval/run.py")
-    study = tables.collect(table, results.load_examples(runs))
+    study = collect(table, results.load_examples(runs))
     return Report(
         table=table,
         points=study.points,
@@ -44,6 +46,7 @@ def build(runs: str | Path) -> Report:
         forgetting=tables.forgetting(study),
         formats=tables.formats(study),
         format_means=tables.format_means(study),
+        methods=tables.methods(study),
         setting=tables.main_setting(study),
         last=[names[-1] for names in study.checkpoints.values()],
     )
@@ -65,14 +68,15 @@ def interval_text(row: pd.Series, name: str) -> str:
 
 def setting_text(setting: dict) -> str:
     """A main setting in words."""
-    return f"{setting['prompt_format']} prompt, {setting['num_shots']} shots, {setting['dtype']}"
+    chat = " in the chat template" if setting["apply_chat_template"] else ""
+    return f"{setting['prompt_format']} prompt{chat}, {setting['num_shots']} shots, {setting['dtype']}"
 
 
 def who(row: pd.Series, frame: pd.DataFrame) -> str:
-    """`mnli → rte` or `mnli`, with family, stage, rate where these vary among the rows of `frame`."""
+    """`mnli → rte`, `rte` of BASE, or `mnli`, with family, stage, rate where these vary among the rows of `frame`."""
     parts = [row["family"]] if frame["family"].nunique() > 1 else []
     parts += [row["stage"]] if frame["stage"].nunique() > 1 else []
-    parts += [f"{row['dataset']} → {row['task']}" if "task" in frame else row["dataset"]]
+    parts += [" → ".join(row[name] for name in ("dataset", "task") if name in frame and row[name])]
     several = frame.groupby("dataset")["learning_rate"].nunique().max() > 1
     return " ".join(parts + ([f"at rate {row['learning_rate']:g}"] if several else []))
 
@@ -91,15 +95,18 @@ class Finding:
 
 def findings(report: Report) -> list[Finding]:
     """The five: learned in pre-training, latent, not learned, forgetting, prompt-format sensitivity."""
-    judged = tables.at_setting(report.verdicts, report.setting)
+    every = tables.at_setting(report.verdicts, report.setting)
+    alone, judged = every[every["stage"] == "base"], every[every["stage"] != "base"]
     verdict = judged["verdict"]
     learned, not_learned = verdict.isin(("learned in pre-training", "both")), verdict == "not learned"
     counts = ", ".join(f"{name} {count}" for name, count in verdict.value_counts().items())
     base, gain, tuned = ("BASE rises", "rise"), ("tuning adds", "gain"), ("tuned rises", "tuned_rise")
+    pre_training = verdict_finding("learned in pre-training", judged, learned, base, gain)
+    missing = verdict_finding("not learned", judged, not_learned, base, gain, note=f" (all verdicts: {counts})")
     return [
-        verdict_finding("learned in pre-training", judged, learned, base, gain),
+        with_base_alone(pre_training, alone, "learned in pre-training"),
         verdict_finding("latent (BASE does not rise, tuned does)", judged, judged["latent"].astype(bool), tuned, base),
-        verdict_finding("not learned", judged, not_learned, base, gain, note=f" (all verdicts: {counts})"),
+        with_base_alone(missing, alone, "not learned"),
         forgetting_finding(report),
         format_finding(report),
     ]
@@ -119,10 +126,24 @@ def verdict_finding(
     return Finding(title, f"{len(cases) or 'none'} of {len(judged)} tasks{note}", cases)
 
 
+def with_base_alone(finding: Finding, alone: pd.DataFrame, verdict: str) -> Finding:
+    """The finding and, of the tasks that nothing was tuned for, those with the verdict by BASE's curve alone."""
+    if alone.empty:
+        return finding
+    chosen = alone[alone["verdict"] == verdict]
+    answer = f"{finding.answer}; by BASE alone, nothing tuned for them: {len(chosen) or 'none'} of {len(alone)} tasks"
+    cases = [
+        f"{who(row, alone)} (BASE alone rises {interval_text(row, 'rise')}, "
+        f"above chance {interval_text(row, 'above_chance')}, n={row['n']})"
+        for _, row in chosen.iterrows()
+    ]
+    return Finding(finding.title, answer, finding.cases + cases)
+
+
 def forgetting_finding(report: Report) -> Finding:
     """Tuned - BASE on the other datasets' tasks at the last checkpoint, per dataset."""
     lost = tables.at_setting(report.forgetting, report.setting)
-    lost = lost[lost["checkpoint"].isin(report.last)]
+    lost = lost[lost["checkpoint"].isin(report.last) & (lost["relation"] == "cross_task")]
     title = "forgetting (tuned - BASE on other datasets' tasks, last checkpoint)"
     if lost.empty:
         return Finding(title, "none measured: no tuned model was scored on the tasks of another dataset", [])
@@ -136,7 +157,7 @@ def forgetting_finding(report: Report) -> Finding:
 
 def format_finding(report: Report) -> Finding:
     """Best minus worst prompt format, BASE and tuned, at the last checkpoint, mean over the same tasks."""
-    setting = {name: report.setting[name] for name in ("num_shots", "shot_seed", "dtype")}
+    setting = {name: report.setting[name] for name in ("num_shots", "shot_seed", "apply_chat_template", "dtype")}
     means = tables.at_setting(report.format_means, setting)
     means = means[means["checkpoint"].isin(report.last) & (means["tasks"] > 0)]
     title = "prompt-format sensitivity (best - worst format, mean over tasks, last checkpoint)"

@@ -45,15 +45,20 @@ draw();
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
 HOW_TO_READ = f"""
 <p><b>BASE</b> is a pre-trained checkpoint as it is; <b>tuned</b> is the same checkpoint after training on a dataset.
-To a dataset a task is <b>id</b> (its own kind of data), <b>ood</b> (the same task on other data) or <b>cross_task</b>
-(another dataset's task). Scores lie between 0 and 1: accuracy for labels, ROUGE-L for text. Brackets hold 95 %
-intervals over examples; n counts examples; every comparison pairs the same examples.</p>
-<p><b>Chance</b> is the rate of the most frequent label, or the ROUGE-L of each reference against another one.
+To a dataset a task is <b>id</b> (its own kind of data), <b>ood</b> (the same task on other data), <b>cross_task</b>
+(another dataset's task) or <b>benchmark</b> (multiple choice, no dataset's task). Scores lie between 0 and 1: accuracy
+for labels and choices, ROUGE-L for text. Brackets hold 95 % intervals over examples; n counts examples; every
+comparison pairs the same examples. A choice is also read with its likelihood divided by its length
+(<b>accuracy_norm</b>). That is a second reading of the same answers, so curves show it beside accuracy, and no verdict,
+mean or correction counts it.</p>
+<p><b>Chance</b> is the rate of the most frequent label, the mean of 1 / number of choices, or the ROUGE-L of each
+reference against another one.
 <b>Gain</b> is (tuned − BASE) / (1 − chance): the share of the room above chance that tuning adds.
 A task is <b>learned in pre-training</b> if the last BASE beats the first BASE and chance by more than {stats.MARGIN:g},
 <b>learned in fine-tuning</b> if the last tuned beats the last BASE by more than {stats.MARGIN:g}, <b>not learned</b> if
 the intervals exclude both (or exclude that much above chance), else <b>undecided</b> (one-sided tests, Holm's
-correction over tasks, α = {stats.ALPHA:g}).
+correction over tasks, α = {stats.ALPHA:g}). A task that nothing was tuned for is judged by BASE alone: learned in
+pre-training, not learned or undecided.
 <b>Latent</b>: from the first to the last checkpoint tuned scores rise by more than {stats.MARGIN:g}, also beyond BASE's
 rise, while a rise of BASE is not shown. <b>MRC</b> is the mean over tasks of (tuned − BASE) / BASE, which explodes
 where BASE is near 0; the median is beside it.</p>"""
@@ -62,8 +67,8 @@ LIMITS = """
 would change, not what other training runs would. A verdict that rests on one seed says so. Chance levels are taken
 as known. Verdicts compare the first and the last checkpoint only. A range over prompt formats is never negative, so
 noise alone makes it positive, and its interval with it. MRC averages the tasks with a BASE above 0 and names the
-others. Means over tasks use the tasks that are there; the tables name those that are not. Rows of different dtype are
-never compared.</p>"""
+others. Means over tasks use the tasks that are there; the tables name those that are not. Rows that differ in dtype,
+shots or chat template are never compared.</p>"""
 NURSERY = """
 <p class="note"><b>This is a positive control.</b> The family <i>nursery</i> is a very small model raised on a little
 invented world in which it is known what can be learned. It shows that the instruments work, and it says nothing about
@@ -117,21 +122,28 @@ TABLES = {  # attribute of Report -> (heading, columns, caption)
     "overview": ("What there is", {"family": "family", "stage": "stage", "dataset": "dataset",
         "learning_rate": "learning rate", "checkpoints": "checkpoints", "checkpoints_expected": "of",
         "seeds": "seeds", "tasks": "tasks", "points": "points", "missing": "with gaps"},
-        "A point is one task in one setting at one checkpoint, averaged over seeds."),
+        "A point is one task in one setting, method and metric at one checkpoint, averaged over seeds."),
     "verdicts": ("Verdicts", {**WHO, "task": "task", "relation": "relation", "verdict": "verdict", "latent": "latent",
         "rise": "BASE rise", "above_chance": "BASE − chance", "gain": "tuned − BASE",
         "tuned_above_chance": "tuned − chance", "gain_detectable": "detectable",
         "tuned_rise": "tuned rise", "p_pretraining": "p pre-training", "p_finetuning": "p fine-tuning",
         "p_latent": "p latent", "n": "n", "seeds": "seeds", "one_seed": "rests on one seed", "missing": "missing"},
         "Rises are from the first to the last checkpoint; p-values are one-sided against the margin and Holm-adjusted. "
-        "Detectable: how far beyond the margin a difference must be to be found with 80 % power."),
-    "forgetting": ("Forgetting", {**WHO, "checkpoint": "checkpoint", "change": "tuned − BASE", "tasks": "tasks",
-        "tasks_expected": "of", "n": "n", "seeds": "seeds", "mrc": "MRC", "mrc_p": "p (MRC ≠ 0)",
+        "Detectable: how far beyond the margin a difference must be to be found with 80 % power. A row with nothing in "
+        "`tuned on` judges BASE alone."),
+    "forgetting": ("Forgetting", {**WHO, "relation": "on", "checkpoint": "checkpoint", "change": "tuned − BASE",
+        "tasks": "tasks", "tasks_expected": "of", "n": "n", "seeds": "seeds", "mrc": "MRC", "mrc_p": "p (MRC ≠ 0)",
         "median_ratio": "median ratio", "base_zero": "BASE is 0 (no ratio)", "missing": "missing"},
-        "Change on the tasks of the other datasets, mean over tasks."),
+        "Change on the tasks of the other datasets (cross_task) and on the benchmarks, mean over tasks."),
     "format_means": ("Prompt formats", {"checkpoint": "checkpoint", "num_shots": "shots", "base": "BASE",
         "tuned": "tuned", "tasks": "tasks", "tasks_expected": "of", "n": "n"},
         "Best minus worst prompt format, mean over the id and ood tasks of the tuned models; per task in formats.csv."),
+    "methods": ("Ways of reading an answer", {"family": "family", "checkpoint": "checkpoint", "stage": "stage",
+        "dataset": "dataset", "learning_rate": "learning rate", "task": "task", "prompt_format": "prompt",
+        "num_shots": "shots", "apply_chat_template": "chat template", "method": "method", "value": "score",
+        "chance": "chance", "n": "n", "n_unparsable": "unparsable", "seeds": "seeds"},
+        "Scores at the last checkpoint, of the tasks whose answers were read in more than one way. Unparsable: answers "
+        "without a label, of all seeds; they count as wrong."),
     "gains": ("Gains", {**WHO, "task": "task", "relation": "relation", "checkpoint": "checkpoint", "base": "BASE",
         "tuned": "tuned", "difference": "tuned − BASE", "chance": "chance", "gain": "gain", "n": "n", "seeds": "seeds",
         "missing": "missing"},
@@ -185,6 +197,7 @@ other setting is in the CSV files beside it.</p>
 <h2>How to read</h2>{HOW_TO_READ}{section(report, "overview")}{section(report, "verdicts")}
 <h2>Curves</h2><p class="soft">Click a name in a legend to single it out. Each figure is also in figures/ as SVG, PNG
 and PDF.</p><noscript><p>Drawing the figures takes JavaScript.</p></noscript>{"".join(drawn)}
-{section(report, "forgetting")}{section(report, "format_means")}{section(report, "gains")}<h2>Limits</h2>{LIMITS}</main>
+{section(report, "forgetting")}{section(report, "format_means")}
+{section(report, "methods") if len(report.methods) else ""}{section(report, "gains")}<h2>Limits</h2>{LIMITS}</main>
 <script type="module">{library}{SCRIPT}</script></body></html>
 """

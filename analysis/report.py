@@ -36,7 +36,7 @@ def write(report: Report, out: Path, found: list[Finding]) -> Path:
     """Write the CSV files, the figures and the page under `out`; returns the page's path."""
     (out / "figures").mkdir(parents=True, exist_ok=True)
     report.table.to_csv(out / "results.csv", index=False)
-    for name in ("gains", "verdicts", "forgetting", "formats"):
+    for name in ("gains", "verdicts", "forgetting", "formats", "methods"):
         getattr(report, name).to_csv(out / f"{name}.csv", index=False)
     data, specs = figures.curve_data(report.points), {}
     tasks = [task for task in data["task"].unique() if data.loc[data["task"] == task, "value"].notna().any()]

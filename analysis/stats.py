@@ -183,14 +183,19 @@ def ratios_of_change(tuned: np.ndarray, base: np.ndarray) -> Ratios:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a verdict on one task rests on."""
+    """What a verdict on one task rests on; the tuned parts are None of a task that nothing was tuned for."""
 
     rise: Difference  # last BASE - first BASE
     above_chance: Difference  # last BASE - chance
-    gain: Difference  # last tuned - last BASE
-    tuned_above_chance: Difference  # last tuned - chance
-    tuned_rise: Difference  # last tuned - first tuned
-    extra_rise: Difference  # tuned rise - BASE rise
+    gain: Difference | None = None  # last tuned - last BASE
+    tuned_above_chance: Difference | None = None  # last tuned - chance
+    tuned_rise: Difference | None = None  # last tuned - first tuned
+    extra_rise: Difference | None = None  # tuned rise - BASE rise
+
+
+def base_evidence(first: np.ndarray, last: np.ndarray, chance: float, margin: float = MARGIN) -> Evidence:
+    """BASE's scores (n,) of the same examples at the first and the last checkpoint of a history."""
+    return Evidence(rise=compare(last, first, margin), above_chance=compare(last, chance, margin))
 
 
 def evidence(
@@ -214,10 +219,11 @@ def evidence(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one task's evidence amounts to; the p-values are Holm-adjusted over the tasks judged together."""
+    """What one task's evidence amounts to; the p-values are Holm-adjusted over the tasks judged together. Where BASE
+    alone was judged, `latent` is None and the p-values about tuning are NaN."""
 
     verdict: str
-    latent: bool
+    latent: bool | None
     p_pretraining: float
     p_finetuning: float
     p_latent: float
@@ -247,4 +253,17 @@ def verdicts(cases: Sequence[Evidence], margin: float = MARGIN, alpha: float = A
         # BASE's own rise is not corrected: a correction would make "does not rise" the easier claim.
         hidden = bool(p_latent < alpha and case.rise.p >= alpha)
         found.append(Verdict(name, hidden, float(p_pre), float(p_fine), float(p_latent)))
+    return found
+
+
+def base_verdicts(cases: Sequence[Evidence], margin: float = MARGIN, alpha: float = ALPHA) -> list[Verdict]:
+    """The verdict by BASE's curve alone on each of the tasks judged together; it says nothing about tuning.
+
+    Learned in pre-training as in `verdicts`. Not learned: the intervals exclude that; else undecided.
+    """
+    found = []
+    for case, p in zip(cases, holm([max(case.rise.p, case.above_chance.p) for case in cases]), strict=True):
+        excluded = min(case.rise.high, case.above_chance.high) < margin
+        name = "learned in pre-training" if p < alpha else "not learned" if excluded else "undecided"
+        found.append(Verdict(name, None, float(p), float("nan"), float("nan")))
     return found

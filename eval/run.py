@@ -1,7 +1,10 @@
-"""Evaluate a BASE checkpoint, or a tuned cell whose weights are kept, and store every unit.
+"""Evaluate BASE checkpoints, or tuned cells whose weights are kept, store every unit, and print the values.
 
-    python -m eval.run --checkpoint olmo-1b@342000 --tasks id,ood
+    python -m eval.run --checkpoint olmo-1b@342000 --tasks id,ood,benchmark
     python -m eval.run --cell 1a2b3c4d5e6f --tasks cross_task --num_shots 0,4
+    python -m eval.run --checkpoint olmo-1b@main --cell 1a2b3c4d5e6f,6f5e4d3c2b1a \\
+        --tasks mnli_matched,rte,paws,stsb --methods token_prob,free,constrained        the paper's Table 3
+    accelerate launch -m eval.run ...                                                   on several GPUs
 
 For a BASE model, a relation such as `id` means the tasks of all datasets. What is there already is not run again.
 """
@@ -10,22 +13,39 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
+from accelerate import PartialState
 from transformers import HfArgumentParser
 
 from amuro import checkpoints, evaluation, settings, tracking
-from amuro.cells import Cell, changed_packages, find_cell, read_record, write_record
+from amuro.cells import Cell, Unit, changed_packages, find_cell, read_record, write_record
+from amuro.results import read_unit
 
 
 @dataclass
 class Arguments(settings.EvaluationArguments):
-    """What is evaluated: a BASE checkpoint or a tuned cell."""
+    """What is evaluated: BASE checkpoints and tuned cells."""
 
     checkpoint: str | None = field(
-        default=None, metadata={"help": "a BASE model: family@step, PATH@step, repo@revision"}
+        default=None, metadata={"help": "comma list of BASE models: family@step, PATH@step, repo@revision"}
     )
-    cell: str | None = field(default=None, metadata={"help": "a tuned model: its folder, or its cell_id under --runs"})
+    cell: str | None = field(
+        default=None, metadata={"help": "comma list of tuned models: their folders, or cell_ids under --runs"}
+    )
     dtype: str = field(default="float32", metadata={"help": f"of the weights: {', '.join(settings.DTYPES)}"})
     report_to: str = field(default="wandb", metadata={"help": "wandb or none"})
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model and what is asked of it; `checkpoint` is empty for a tuned one."""
+
+    cell: Cell
+    folder: Path
+    weights: str
+    asked: evaluation.Request
+    todo: list[Unit]
+    checkpoint: checkpoints.Checkpoint | None
 
 
 def make_parser() -> HfArgumentParser:
@@ -34,46 +54,84 @@ def make_parser() -> HfArgumentParser:
     return settings.quiet(parser, "python -m eval.run (--checkpoint CHECKPOINT | --cell CELL) [any flag below]")
 
 
-def main(argv: list[str] | None = None) -> Path:
-    """Evaluate one cell and return its folder. Raises ValueError on a user's mistake."""
+def main(argv: list[str] | None = None) -> list[Path]:
+    """Evaluate cells and return their folders. Raises ValueError on a user's mistake, before any model is loaded."""
     argv, parser = list(sys.argv[1:] if argv is None else argv), make_parser()
     settings.check_flags(argv, parser)
     (arguments,) = parser.parse_args_into_dataclasses(args=argv)
     settings.check_evaluation(arguments)
-    if (arguments.checkpoint is None) == (arguments.cell is None):
-        raise ValueError("give either --checkpoint (a BASE model) or --cell (a tuned one)")
+    if not arguments.checkpoint and not arguments.cell:
+        raise ValueError("give --checkpoint (BASE models), --cell (tuned ones), or both")
     if arguments.dtype not in settings.DTYPES:
         raise ValueError(f"--dtype {arguments.dtype!r}: allowed: {', '.join(settings.DTYPES)}")
-    if arguments.checkpoint:
-        checkpoint = checkpoints.resolve(arguments.checkpoint)
-        cell = Cell(checkpoint.family, checkpoint.name, checkpoint.step, checkpoint.tokens_b, checkpoint.base)
-        folder = cell.folder(arguments.runs)
-    else:
-        cell, folder = find_cell(arguments.runs, arguments.cell)
-        if not (folder / "weights").is_dir() and cell.stage != "base":
-            raise ValueError(f"--cell {folder}: its weights were not kept; run it again with --keep_weights all")
-        if changed := changed_packages(read_record(folder)):
-            print(f"note: the cell was trained with other packages: {changed}")
-        if cell.stage == "base":
-            raise ValueError(f"--cell {folder}: is a BASE cell; use --checkpoint {cell.checkpoint}")
-    asked = evaluation.request(arguments, cell.dataset, arguments.dtype)
-    todo = evaluation.missing(folder, asked)
-    if not todo:
-        print(f"complete: {folder}")
-        return folder
+    models = [base_model(name, arguments) for name in settings.items(arguments.checkpoint or "") if name]
+    models += [tuned_model(name, arguments) for name in settings.items(arguments.cell or "") if name]
+    places = [checkpoints.fetch(model.checkpoint) if model.checkpoint else model.folder / "weights" for model in models]
+    for model, place in zip(models, places, strict=True):
+        evaluation.check_model(place, model.asked, model.todo)
+    main_process = PartialState().is_main_process
+    for model, place in zip(models, places, strict=True):
+        if model.todo:
+            evaluate(model, place, arguments, main_process)
+        if main_process:
+            print(f"{'done' if model.todo else 'complete'}: {model.folder}")
+    if main_process:
+        print(table(models))
+    return [model.folder for model in models]
 
+
+def base_model(reference: str, arguments: Arguments) -> Model:
+    """A BASE checkpoint and its missing units."""
+    point = checkpoints.resolve(reference)
+    cell = Cell(point.family, point.name, point.step, point.tokens_b, point.base)
+    folder, asked = cell.folder(arguments.runs), evaluation.request(arguments, "", arguments.dtype)
+    return Model(cell, folder, point.base, asked, evaluation.missing(folder, asked, point.base), point)
+
+
+def tuned_model(name: str, arguments: Arguments) -> Model:
+    """A tuned cell whose weights are kept, and its missing units."""
+    cell, folder = find_cell(arguments.runs, name)
+    record = read_record(folder)
+    if cell.stage == "base":
+        raise ValueError(f"--cell {folder}: is a BASE cell; use --checkpoint {cell.checkpoint}")
+    if changed := changed_packages(record):
+        print(f"note: the cell was trained with other packages: {changed}")
+    asked = evaluation.request(arguments, cell.dataset, arguments.dtype)
+    todo = evaluation.missing(folder, asked, record["weights"])
+    if todo and not (folder / "weights").is_dir():
+        raise ValueError(f"--cell {folder}: its weights were not kept; run it again with --keep_weights all")
+    return Model(cell, folder, record["weights"], asked, todo, None)
+
+
+def evaluate(model: Model, place: Path, arguments: Arguments, main_process: bool) -> None:
+    """Load the weights in `place` and score the missing units."""
     from amuro import training
 
-    with tracking.run(cell, arguments.runs, enabled=arguments.report_to == "wandb") as run:
-        weights = checkpoints.fetch(checkpoint) if arguments.checkpoint else folder / "weights"
-        model, tokenizer = training.load(weights, arguments.dtype)
-        if read_record(folder) is None:  # a BASE cell has no training to complete
-            write_record(folder, cell)
+    track = arguments.report_to == "wandb" and main_process
+    with tracking.run(model.cell, arguments.runs, enabled=track) as run:
+        loaded, tokenizer = training.load(place, arguments.dtype)
+        if main_process and read_record(model.folder) is None:  # a BASE cell has no training to complete
+            write_record(model.folder, model.cell, weights=model.weights)
         evaluation.evaluate_units(
-            model, tokenizer, weights, cell, folder, asked, todo, lambda unit, made: tracking.log_unit(run, unit, made)
+            loaded, tokenizer, place, model.cell, model.folder, model.asked, model.todo, model.weights, run
         )
-    print(f"done: {folder}")
-    return folder
+
+
+def table(models: list[Model]) -> str:
+    """The values of all units asked for: a line per model and way of asking, a column per task."""
+    rows = [
+        {"model": model.cell.name, **row}
+        for model in models
+        for unit in model.asked.units
+        for row in read_unit(unit.path(model.folder))["rows"]
+    ]
+    found = pd.DataFrame(rows)
+    if found.empty:
+        return ""
+    index = ["model", "prompt_format", "num_shots", "method", "metric"]
+    order = list(dict.fromkeys(found["task"]))
+    wide = found.pivot_table(index=index, columns="task", values="value", sort=False)[order]
+    return wide.to_string(float_format=lambda value: f"{value:.3f}", na_rep="-")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats as scipy_stats
 
 from amuro import results
 from amuro.cells import Cell, Unit, write_record
-from amuro.evaluation import row_of
+from amuro.evaluation import rows_of
 from amuro.results import write_unit
 from amuro.tasks import TASKS, relation_of
-from analysis import report, tables
+from analysis import report, study
 
 STEPS = (20, 100, 800)
 N = 150
@@ -29,7 +30,8 @@ FORMAT_GAP = 0.2  # what BASE loses with the instruct prompt
 
 
 def made_up(task: str, level: float, salt: int) -> pd.DataFrame:
-    """Examples of a unit; their scores have the mean `level`, nearly, and the same difficulty order in every run."""
+    """Examples of a unit; their scores have the mean `level`, nearly, and the same difficulty order in every run. Of a
+    benchmark, every third example has five choices instead of four, and accuracy_norm is 0.1 above accuracy."""
     rng = np.random.default_rng(list(TASKS).index(task))
     words = np.array([f"w{number}" for number in range(60)])
     if TASKS[task].labels:
@@ -40,16 +42,23 @@ def made_up(task: str, level: float, salt: int) -> pd.DataFrame:
         score = np.clip(level + rng.normal(0, 0.01, N) + np.random.default_rng(salt).normal(0, 0.002, N), 0, 1)
     ids = [f"{task}-{at}" for at in range(N)]
     frame = pd.DataFrame({"example_id": ids, "target": targets, "prediction": targets, TASKS[task].metric: score})
+    if TASKS[task].reading.choices:
+        order = np.random.default_rng(5).permutation(N)
+        frame["accuracy"] = (order < round(level * N)).astype(float)
+        frame["accuracy_norm"] = (order < round((level + 0.1) * N)).astype(float)
+        frame["chance"] = [1 / 5 if at % 3 == 0 else 1 / 4 for at in range(N)]
     return frame.assign(truncated=False, unparsable=False)
 
 
-def add_unit(runs, cell: Cell, task: str, level: float, prompt_format: str, **changes) -> None:
-    """One unit of a cell, with its row of the one table; `changes` replace values of the row."""
-    spec = TASKS[task]
-    unit = Unit(task, prompt_format, 0, 42, spec.method, "float32")
+def add_unit(runs, cell: Cell, task: str, level: float, prompt_format: str, method="", chat=False, **changes) -> None:
+    """One unit of a cell, with its rows of the one table; `changes` replace values of the rows. The method `free` has
+    no label in a wrong answer."""
+    unit = Unit(task, prompt_format, 0, 42, method or TASKS[task].methods[0], "float32", chat)
     frame = made_up(task, level, cell.seed or 0)
-    row = row_of(cell, unit, frame, version=1)
-    write_unit(unit.path(cell.folder(runs)), [row | changes], frame, {"seconds": 1.0})
+    if method == "free":
+        frame["unparsable"] = frame["accuracy"] == 0
+    rows = [row | changes for row in rows_of(cell, unit, frame, version=1)]
+    write_unit(unit.path(cell.folder(runs)), rows, frame, {"seconds": 1.0})
 
 
 def make_cell(step: int, dataset: str = "", seed: int | None = None, family: str = "nursery", **settings) -> Cell:
@@ -189,6 +198,7 @@ def test_results_csv_round_trip(made):
     kinds = dict.fromkeys(texts, str)
     back = pd.read_csv(out / "results.csv", dtype=kinds, keep_default_na=False, na_values=dict.fromkeys(numbers, [""]))
     pd.testing.assert_frame_equal(results.check(back), built.table)
+    assert not len(built.methods) and not len(pd.read_csv(out / "methods.csv"))
     for name in ("gains", "verdicts", "forgetting", "formats"):
         assert len(pd.read_csv(out / f"{name}.csv")) == len(getattr(built, name)) > 0
 
@@ -208,7 +218,8 @@ def test_base_alone_makes_a_report(tmp_path, capsys):
     write_record(cell.folder(tmp_path / "runs"), cell)
     assert report.main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    assert out.count("none") == 5
+    assert ["none" in line for line in out.splitlines()[1:-1]] == [True] * 5
+    assert out.count("by BASE alone, nothing tuned for them: none of 1 tasks") == 2
     text = (tmp_path / "out" / "report.html").read_text()
     assert "positive control" not in text and "nothing measured" in text
 
@@ -323,5 +334,203 @@ def test_chance_that_leaves_no_room_is_said(tmp_path, monkeypatch):
 def test_pairs_are_by_example_id():
     one = pd.DataFrame({"score": [0.1, 0.2, 0.3]}, index=["a", "b", "c"])
     other = pd.DataFrame({"score": [0.9, 0.8, 0.7]}, index=["d", "c", "b"])
-    scores, unpaired = tables.paired(one, other)
+    scores, unpaired = study.paired(one, other)
     assert sorted(scores.tolist()) == [[0.2, 0.7], [0.3, 0.8]] and unpaired == 2
+
+
+BENCHMARKS = {  # task -> what BASE scores at each step; all judged by BASE alone
+    "arc_easy": (0.30, 0.50, 0.80),
+    "boolq": (0.20, 0.20, 0.20),
+    "sciq": (0.40, 0.40, 0.43),  # undecided
+}
+LOST = 0.1  # what tuning loses on arc_easy
+READ = {"token_prob": (0.4, 0.8), "free": (0.0, 0.7), "constrained": (0.4, 0.8)}  # rte read so: BASE, tuned at the end
+
+
+def make_wide_runs(runs) -> None:
+    """3 checkpoints x (BASE + mnli x 2 seeds) on rte and benchmarks; rte read in three ways at the last checkpoint and,
+    with the chat template, of BASE alone."""
+    for at, step in enumerate(STEPS):
+        for seed in (None, 0, 1):
+            cell = make_cell(step, "" if seed is None else "mnli", seed)
+            tuned = seed is not None
+            for method, levels in READ.items():
+                if method == "token_prob" or step == STEPS[-1]:
+                    add_unit(runs, cell, "rte", levels[tuned], "default", method)
+            if tuned:
+                add_unit(runs, cell, "arc_easy", BENCHMARKS["arc_easy"][at] - LOST, "default")
+            else:
+                add_unit(runs, cell, "rte", 0.6, "default", chat=True)
+                for task, levels in BENCHMARKS.items():
+                    add_unit(runs, cell, task, levels[at], "default")
+            write_record(cell.folder(runs), cell)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """(folder of the report, built report) of a study with benchmarks, methods and a chat template; by the command."""
+    folder = tmp_path_factory.mktemp("wide")
+    make_wide_runs(folder / "runs")
+    assert report.main(["--runs", str(folder / "runs"), "--out", str(folder / "out")]) == 0
+    return folder / "out", report.build(folder / "runs")
+
+
+def test_chance_of_choices_is_the_mean_over_examples(wide):
+    points = wide[1].points.query("method == 'loglikelihood'")
+    assert len(points) == 3 * (3 + 1) * 2  # checkpoints x (BASE's three tasks + the tuned one) x metrics
+    assert points["chance"].tolist() == pytest.approx([(50 / 5 + 100 / 4) / 150] * len(points))
+
+
+def test_task_with_base_alone_is_judged_by_its_accuracy(wide):
+    """p-values by scipy, Holm's correction by hand over the three tasks: a second metric is no second task."""
+    alone = wide[1].verdicts.query("stage == 'base'").set_index("task")
+    names = {"arc_easy": "learned in pre-training", "boolq": "not learned", "sciq": "undecided"}
+    assert alone["verdict"].to_dict() == names and set(alone["metric"]) == {"accuracy"}
+    p = {}
+    for task, levels in BENCHMARKS.items():
+        first, last = (made_up(task, level, 0)["accuracy"].to_numpy() for level in (levels[0], levels[-1]))
+        above = scipy_stats.ttest_1samp(last - 35 / 150, 0.02, alternative="greater").pvalue
+        rise = (
+            1.0
+            if levels[0] == levels[-1]
+            else scipy_stats.ttest_1samp(last - first, 0.02, alternative="greater").pvalue
+        )
+        p[task] = max(above, rise)
+        assert alone.loc[task, "rise"] == pytest.approx((last - first).mean())
+        assert alone.loc[task, "above_chance"] == pytest.approx(last.mean() - 35 / 150)
+    ordered, worst = sorted(p, key=p.get), 0.0
+    for rank, task in enumerate(ordered):
+        worst = max(worst, min(1, p[task] * (3 - rank)))
+        assert alone.loc[task, "p_pretraining"] == pytest.approx(worst)
+    assert len(ordered) == 3
+    about_tuning = alone[
+        ["latent", "gain", "tuned_above_chance", "tuned_rise", "extra_rise", "p_finetuning", "p_latent"]
+    ]
+    assert about_tuning.isna().all(axis=None)
+
+
+def test_findings_count_base_alone_apart(wide):
+    learned, latent, not_learned, lost, _ = report.findings(wide[1])
+    assert learned.answer == "none of 1 tasks; by BASE alone, nothing tuned for them: 1 of 3 tasks"
+    assert len(learned.cases) == 1 and learned.cases[0].startswith("arc_easy (BASE alone rises +0.500")
+    assert latent.answer == "none of 1 tasks"
+    assert not_learned.answer.startswith("none of 1 tasks (all verdicts: learned in fine-tuning 1); by BASE alone")
+    assert not_learned.answer.endswith("1 of 3 tasks") and not_learned.cases[0].startswith("boolq (BASE alone")
+    assert lost.answer.startswith("none measured")  # benchmarks are not another dataset's tasks
+
+
+def test_benchmarks_are_a_line_of_forgetting_by_accuracy_alone(wide):
+    lost = wide[1].forgetting.set_index("checkpoint")
+    assert lost["relation"].tolist() == ["benchmark"] * 3 and lost["tasks"].tolist() == [1] * 3
+    assert lost["change"].tolist() == pytest.approx([-LOST] * 3) and lost["n"].tolist() == [N] * 3
+    assert lost.loc["nursery@800", "mrc"] == pytest.approx(-LOST / 0.8)
+    gains = wide[1].gains.query("task == 'arc_easy' and checkpoint == 'nursery@800'").set_index("metric")
+    assert gains["tuned"].to_dict() == pytest.approx({"accuracy": 0.7, "accuracy_norm": 0.8})
+    assert gains["difference"].tolist() == pytest.approx([-LOST] * 2)
+
+
+def test_ways_of_reading_are_compared_at_the_last_checkpoint(wide):
+    out, built = wide
+    table = built.methods.set_index(["stage", "method"])
+    assert (
+        len(table) == 6
+        and set(built.methods["task"]) == {"rte"}
+        and set(built.methods["checkpoint"]) == {"nursery@800"}
+    )
+    done = 0
+    for method, levels in READ.items():
+        for stage, level, seeds in (("base", levels[0], 1), ("sft", levels[1], 2)):
+            row = table.loc[(stage, method)]
+            wilson = scipy_stats.binomtest(round(level * N), N).proportion_ci(method="wilson")
+            assert (row["value"], row["value_low"], row["value_high"]) == pytest.approx(
+                (level, wilson.low, wilson.high)
+            )
+            unparsable = round((1 - level) * N) * seeds if method == "free" else 0
+            assert (row["n"], row["n_unparsable"], row["dataset"]) == (N, unparsable, "" if stage == "base" else "mnli")
+            done += 1
+    assert done == 6
+    assert (
+        len(pd.read_csv(out / "methods.csv")) == 6 and "Ways of reading an answer" in (out / "report.html").read_text()
+    )
+
+
+def test_methods_do_not_enter_one_anothers_numbers(wide):
+    verdicts = wide[1].verdicts.query("stage == 'sft'").set_index("method")
+    assert verdicts["verdict"].to_dict() == {
+        "token_prob": "learned in fine-tuning",
+        "free": "no verdict",
+        "constrained": "no verdict",
+    }
+    assert verdicts.loc["token_prob", "gain"] == pytest.approx(0.4)
+    missing = verdicts.loc["free", "missing"]
+    assert missing == "no BASE at nursery@20, no tuned at nursery@20"
+
+
+def test_chat_template_is_never_compared_with_a_plain_prompt(wide):
+    built = wide[1]
+    rte = built.points.query("task == 'rte' and stage == 'base' and method == 'token_prob'")
+    assert rte.groupby("apply_chat_template")["value"].agg(list).to_dict() == {False: [0.4] * 3, True: [0.6] * 3}
+    assert not built.gains["apply_chat_template"].any() and not built.setting["apply_chat_template"]
+    base = built.gains.query("task == 'rte' and method == 'token_prob'")["base"]
+    assert base.tolist() == pytest.approx([0.4] * 3)  # plain BASE, not the chat template's 0.6
+
+
+def test_tuned_in_the_chat_template_alone_has_no_base(tmp_path):
+    for step in STEPS:
+        for dataset in ("", "mnli"):
+            cell = make_cell(step, dataset, 0 if dataset else None)
+            for task, level in (("rte", 0.5), ("mnli_matched", 0.4), ("arc_easy", 0.3)):
+                add_unit(tmp_path, cell, task, level, "default", chat=bool(dataset))
+            write_record(cell.folder(tmp_path), cell)
+    built = report.build(tmp_path)
+    assert built.gains["missing"].tolist() == ["no BASE"] * 3 * 4 and built.gains["difference"].isna().all()
+    judged = built.verdicts.set_index(["stage", "task"])["verdict"].to_dict()
+    assert judged == {
+        ("sft", "rte"): "no verdict",
+        ("sft", "mnli_matched"): "no verdict",
+        ("base", "arc_easy"): "not learned",
+    }
+    assert built.setting["apply_chat_template"] and "in the chat template" in report.page(built, [], {})
+
+
+def test_page_shows_the_setting_of_the_tuned_not_of_the_benchmarks(tmp_path):
+    cells = [make_cell(step, dataset, 0 if dataset else None) for step in STEPS for dataset in ("", "mnli")]
+    for cell in cells:
+        add_unit(tmp_path, cell, "rte", 0.5, "default", method="free")
+        write_record(cell.folder(tmp_path), cell)
+    assert report.build(tmp_path).setting["num_shots"] == 0  # of a method that is nothing's usual one, if need be
+    for cell in cells:
+        add_unit(tmp_path, cell, "rte", 0.5, "default", num_shots=2)
+        for task in BENCHMARKS:
+            add_unit(tmp_path, cell, task, 0.3, "default", num_shots=4)
+    assert report.build(tmp_path).setting["num_shots"] == 2
+
+
+def test_shot_seeds_are_never_compared(tmp_path):
+    for step in STEPS:
+        for dataset in ("", "mnli"):
+            cell = make_cell(step, dataset, 0 if dataset else None)
+            add_unit(tmp_path, cell, "rte", 0.5, "default", shot_seed=7 if dataset else 42)
+            write_record(cell.folder(tmp_path), cell)
+    built = report.build(tmp_path)
+    assert built.gains["missing"].tolist() == ["no BASE"] * 3
+    assert built.verdicts["verdict"].tolist() == ["no verdict"]
+
+
+def test_figure_shows_the_second_metric_in_a_panel_of_its_own(wide):
+    from analysis.figures import curve_data
+
+    data = curve_data(wide[1].points).query("task == 'arc_easy'")
+    assert sorted(set(zip(data["panel"], data["metric"], strict=True))) == [
+        ("accuracy", "accuracy"),
+        ("accuracy_norm", "accuracy_norm"),
+    ]
+    assert set(data["relation"]) == {"BASE", "benchmark"}
+    panels = set(curve_data(wide[1].points).query("task == 'rte'")["panel"])
+    assert panels == {
+        "no chat template · token_prob",
+        "chat template · token_prob",
+        "no chat template · free",
+        "no chat template · constrained",
+    }
+    assert (wide[0] / "figures" / "arc_easy.svg").is_file()

@@ -1,24 +1,28 @@
 """The one table: files round-trip, unsound rows are refused, gaps are named, intervals equal their definition."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
 from amuro import results
 from amuro.cells import Cell, Unit, write_record
-from amuro.evaluation import row_of
+from amuro.evaluation import rows_of
 
 
-def put(runs, step: int, dataset: str, seed: int | None, tasks, value: float = 0.5, version: int = 1) -> None:
+def put(
+    runs, step: int, dataset: str, seed: int | None, tasks, value: float = 0.5, version: int = 1, chat: bool = False
+) -> None:
     cell = Cell(
         "toy", f"toy@{step}", step, step / 1e6, f"base-{step}", "sft" if dataset else "base", dataset, seed=seed
     )
     folder = cell.folder(runs)
     for task in tasks:
-        unit = Unit(task, "default", 0, 42, "token_prob", "float32")
+        unit = Unit(task, "default", 0, 42, "token_prob", "float32", chat)
         correct = [float(number < 20 * value) for number in range(20)]
         examples = pd.DataFrame(
             {
@@ -30,7 +34,7 @@ def put(runs, step: int, dataset: str, seed: int | None, tasks, value: float = 0
                 "unparsable": False,
             }
         )
-        results.write_unit(unit.path(folder), [row_of(cell, unit, examples, version)], examples, {})
+        results.write_unit(unit.path(folder), rows_of(cell, unit, examples, version), examples, {})
     write_record(folder, cell)
 
 
@@ -62,6 +66,52 @@ def test_gaps_are_named(tmp_path):
         "toy@2 sft paws seed 1 qqp default 0 42 token_prob float32",
         "toy@2 sft paws seed 2 (all 2 units)",
     ]
+
+
+def test_chat_template_is_a_unit_of_its_own(tmp_path):
+    put(tmp_path, 1, "", None, ["paws"], 0.5)
+    put(tmp_path, 1, "", None, ["paws"], 0.9, chat=True)
+    put(tmp_path, 2, "", None, ["paws"], 0.7)
+    table = results.load(tmp_path)
+    assert list(table.columns)[10:12] == ["shot_seed", "apply_chat_template"]
+    assert table["apply_chat_template"].dtype == "boolean"
+    found = table.set_index(["checkpoint", "apply_chat_template"])["value"].to_dict()
+    assert found == {("toy@1", False): 0.5, ("toy@1", True): 0.9, ("toy@2", False): 0.7}
+    scores = results.load_examples(tmp_path).groupby(["checkpoint", "apply_chat_template"])["score"].mean()
+    assert scores.to_dict() == pytest.approx(found)
+    there, expected, missing = results.coverage(table)
+    assert (there, expected, missing) == (3, 4, ["toy@2 base paws default 0 42 chat token_prob float32"])
+
+
+def test_units_from_before_the_chat_template_are_plain(tmp_path):
+    put(tmp_path, 1, "", None, ["paws"])
+    (path,) = results.unit_files(tmp_path)
+    content = pq.read_table(path)
+    header = json.loads(content.schema.metadata[b"amuro"])
+    del header["rows"][0]["apply_chat_template"]
+    pq.write_table(content.replace_schema_metadata({b"amuro": json.dumps(header).encode()}), path)
+    assert results.load(tmp_path)["apply_chat_template"].tolist() == [False]
+    assert not results.load_examples(tmp_path)["apply_chat_template"].any()
+
+
+def test_one_unit_has_a_row_per_metric_and_the_chance_of_its_choices(tmp_path):
+    put(tmp_path, 1, "", None, ["paws"])
+    (cell_folder,) = (path.parent for path in tmp_path.glob("*/run.json"))
+    cell = Cell("toy", "toy@1", 1, 1e-6, "base-1")
+    unit = Unit("arc_easy", "default", 4, 42, "loglikelihood", "float32")
+    frame = pd.DataFrame({"example_id": ["a", "b", "c"], "target": ["x", "y", "z"], "prediction": ["x", "y", "y"]})
+    frame = frame.assign(accuracy=[1.0, 1.0, 0.0], accuracy_norm=[1.0, 0.0, 0.0], chance=[0.25, 0.2, 1 / 3])
+    frame = frame.assign(truncated=False, unparsable=False)
+    results.write_unit(unit.path(cell_folder), rows_of(cell, unit, frame, version=1), frame, {})
+    table = results.load(tmp_path)
+    values = table[table["task"] == "arc_easy"].set_index("metric")["value"].to_dict()
+    assert values == pytest.approx({"accuracy": 2 / 3, "accuracy_norm": 1 / 3})
+    assert results.coverage(table) == (2, 2, [])  # units, not rows
+    examples = results.load_examples(tmp_path)
+    assert examples.query("task == 'paws'")["chance"].isna().all() and len(examples) == 20 + 2 * 3
+    by_metric = examples.query("task == 'arc_easy'").groupby("metric")
+    assert by_metric["score"].agg(list).to_dict() == {"accuracy": [1, 1, 0], "accuracy_norm": [1, 0, 0]}
+    assert by_metric["chance"].agg(list).to_list() == [[0.25, 0.2, 1 / 3]] * 2
 
 
 def test_unsound_tables_are_refused(tmp_path):

@@ -192,3 +192,30 @@ def test_verdicts_are_corrected_over_tasks():
     assert stats.verdicts([case])[0].verdict == "learned in fine-tuning"
     many = stats.verdicts([case] + [null] * 100_000 if case.gain.p < 1e-6 else [case] + [null] * 1000)
     assert many[0].p_finetuning == pytest.approx(min(1, case.gain.p * len(many)))
+
+
+BASE_VERDICTS = [  # first BASE, last BASE, chance -> verdict; what tuning adds is not in them
+    ((0.2, 0.7, 0.3), "learned in pre-training"),
+    ((0.3, 0.3, 0.3), "not learned"),
+    ((0.1, 0.3, 0.3), "not learned"),  # rises up to chance alone
+    ((0.6, 0.6, 0.3), "not learned"),  # above chance, but from the start
+]
+
+
+def test_verdicts_by_base_alone_are_those_of_a_tuning_that_changes_nothing():
+    alone, unchanged = [], []
+    for (first, last, chance), _ in BASE_VERDICTS:
+        ends = scores(first, seed=1), scores(last, seed=2)
+        alone.append(stats.base_evidence(*ends, chance))
+        unchanged.append(stats.evidence(*ends, *ends, chance))
+    found = stats.base_verdicts(alone)
+    assert [each.verdict for each in found] == [name for _, name in BASE_VERDICTS] and len(found) == 4
+    full = stats.verdicts(unchanged)
+    assert [(each.verdict, each.p_pretraining) for each in found] == [
+        (each.verdict, each.p_pretraining) for each in full
+    ]
+    assert [(each.latent, np.isnan(each.p_finetuning), np.isnan(each.p_latent)) for each in found] == [
+        (None, True, True)
+    ] * 4
+    noisy = [scores(0.4, n=12, noise=0.3, seed=seed) for seed in range(2)]
+    assert stats.base_verdicts([stats.base_evidence(*noisy, 0.3)])[0].verdict == "undecided"
