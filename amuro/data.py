@@ -5,7 +5,8 @@
 
 A mirror is a folder with `{source.folder}/{split}.jsonl` under the hub's field names. Without one (no `--data_dir`, no
 `AMURO_DATA_DIR`) the hub's Parquet conversion of the split is downloaded at the commit the ref points to.
-A row is a dict of the family's input fields, `target`, and `example_id`, a hash of the content.
+A row is a dict of the family's input fields, `target`, and `example_id`, a hash of the content; where one of several
+choices is right, also `choices` and `gold`, the right one's place.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from amuro.hub import wanted
-from amuro.tasks import DATASETS, TASKS, Reading, Source, Task
+from amuro.tasks import DATASETS, HIDDEN, TASKS, Reading, Source, Task
 
 SHOT_SEED = 42
 SAMPLE_SEED = 42
@@ -153,20 +154,26 @@ def read_split(
 
 
 def convert(reading: Reading, raw: dict) -> dict | None:
-    """A raw row as the family's fields and `target`; None where the gold label is hidden ("-" or -1) or the row has
-    no input at all (the hub's XSum has a few)."""
-    needed = [*reading.fields.values(), reading.target]
-    if reading.labels and raw.get(reading.target) in (-1, "-", "-1"):
+    """A raw row as the family's fields and `target`; None where the gold label is hidden (see `HIDDEN`) or the row has
+    no input at all (the hub's XSum has a few). Raises ValueError with the field, its value and what is allowed.
+
+    Where one of several choices is right, all text stays as it is, as in the harness; elsewhere it is stripped.
+    """
+    needed = [*reading.fields.values(), reading.target, *([reading.choices] if reading.choices else [])]
+    if reading.labels and raw.get(reading.target) in HIDDEN:
         return None
     row = reading.adapt(raw) if reading.adapt else raw
     missing = [name for name in needed if name not in row]
     if missing:
         raise ValueError(f"field {', '.join(map(repr, missing))} is missing; it has: {', '.join(map(repr, raw))}")
     ours = {name: _text(row, theirs) for name, theirs in reading.fields.items()}
-    if not any(ours.values()):
+    if not any(text.strip() for text in ours.values()) or (reading.choices and row[reading.target] in HIDDEN):
         return None
+    if reading.choices:
+        return {**ours, **_choices(row, reading)}
+    ours = {name: text.strip() for name, text in ours.items()}
     if not reading.labels:
-        ours["target"] = _text(row, reading.target)
+        ours["target"] = _text(row, reading.target).strip()
         if not ours["target"]:
             raise ValueError(f"field {reading.target!r} is empty; a completion needs text")
         return ours
@@ -180,7 +187,17 @@ def convert(reading: Reading, raw: dict) -> dict | None:
 def _text(row: dict, name: str) -> str:
     if not isinstance(row[name], str):
         raise ValueError(f"field {name!r} is {type(row[name]).__name__}; allowed: text")
-    return row[name].strip()
+    return row[name]
+
+
+def _choices(row: dict, reading: Reading) -> dict:
+    choices, gold = row[reading.choices], row[reading.target]
+    texts = isinstance(choices, list) and all(isinstance(each, str) and each.strip() for each in choices)
+    if not texts or len(choices) < 2:
+        raise ValueError(f"field {reading.choices!r} is {choices!r}; allowed: a list of two texts or more, none empty")
+    if type(gold) is not int or gold not in range(len(choices)):
+        raise ValueError(f"field {reading.target!r} is {gold!r}; allowed: 0 to {len(choices) - 1}")
+    return {"target": choices[gold], "choices": choices, "gold": gold}
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:

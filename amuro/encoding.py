@@ -6,6 +6,7 @@ lm-evaluation-harness splits a context from its continuation; BOS is whatever th
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 from amuro.prompts import FIELDS, completion, prompt
 
@@ -27,6 +28,19 @@ def encode(prompt_text: str, completion_text: str, tokenizer) -> dict[str, list[
         )
     ids = [*whole, tokenizer.eos_token_id]
     return {"input_ids": ids, "labels": [IGNORED] * len(start) + ids[len(start) :]}
+
+
+def load_tokenizer(place: str | Path, **settings):
+    """The tokenizer of a folder or repository. ValueError where there is none: the library would make an empty one."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **settings)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{place}: no tokenizer that can be loaded ({error})") from None
+    if not tokenizer("a word")["input_ids"]:
+        raise ValueError(f"{place}: no tokenizer there; a checkpoint folder needs its tokenizer's files")
+    return tokenizer
 
 
 def encode_all(lm, texts: list[str]) -> list[list[int]]:

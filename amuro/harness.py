@@ -20,10 +20,10 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import resolve_max_length
 from rouge_score import rouge_scorer
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from amuro.data import SHOT_SEED, evaluation_rows, resolve_data_dir
-from amuro.encoding import encode_all, shorten
+from amuro.encoding import encode_all, load_tokenizer, shorten
 from amuro.prompts import FIELDS, PROMPT_FORMATS, prompt
 from amuro.tasks import METHODS, TASKS
 
@@ -57,16 +57,13 @@ def load(task: str, data_dir: str | None = None, shot_seed: int = SHOT_SEED, **_
 def encoder(pretrained: str, tokenizer: str, place: tuple, add_bos_token: bool | None, max_length: int | None) -> HFLM:
     """The harness's own encoding (BOS rules, `_encode_pair`, context length), without a model.
 
-    ValueError where the folder or repository has no tokenizer or configuration.
+    ValueError where the folder or repository has no tokenizer.
     """
     lm = object.__new__(HFLM)
     lm.backend, lm.add_bos_token, lm.custom_prefix_token_id = "causal", add_bos_token, None
     add_bos = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
-    try:
-        lm.tokenizer = AutoTokenizer.from_pretrained(tokenizer, **dict(place), **add_bos)
-        config = AutoConfig.from_pretrained(pretrained, **dict(place))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{tokenizer}: no tokenizer or configuration that can be loaded ({error})") from None
+    lm.tokenizer = load_tokenizer(tokenizer, **dict(place), **add_bos)
+    config = AutoConfig.from_pretrained(pretrained, **dict(place))
     lm._max_length = int(max_length or resolve_max_length(config, lm.tokenizer, default=2048))
     return lm
 

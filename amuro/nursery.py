@@ -24,7 +24,7 @@ from tqdm import tqdm
 from transformers import OlmoConfig, OlmoForCausalLM, PreTrainedTokenizerFast
 
 from amuro.cells import write_atomic
-from amuro.prompts import TEMPLATES
+from amuro.prompts import PAPER
 from amuro.world import GUILD, LABELS, WORLD_VERSION, documents, make_world
 from amuro.world_data import write_datasets
 
@@ -203,7 +203,7 @@ def _make_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    templates = [template for formats in TEMPLATES.values() for template in formats.values()]
+    templates = [template for formats in PAPER.values() for template in formats.values()]
     labels = [f" {word}" for label in (*LABELS, "yes", "no") for word in (label, label.title())]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab,

@@ -1,4 +1,5 @@
-"""The only place where prompt text exists: the paper's Table 5 (arXiv 2408.06663), one template per family and format.
+"""The only place where prompt text exists: the paper's Table 5 (arXiv 2408.06663), one template per family and format,
+and the benchmarks, which have one format: the text of lm-evaluation-harness's own tasks, byte for byte.
 
     prompt("inference", "default", {"premise": "It rains.", "hypothesis": "It is dry."})
     -> "### Input_1: It rains.\n ### Input_2: It is dry.\n ### Inference:"
@@ -11,7 +12,7 @@ PROMPTS_VERSION = 1  # raise it when a template changes: it is part of every cel
 PROMPT_FORMATS = ("default", "instruct", "io")
 SHOT_DELIMITER = "\n\n"
 
-TEMPLATES = {
+PAPER = {
     "summary": {
         "default": "### Input: {document}\n ### Summary:",
         "instruct": "Please read the following text: {document} Provide a summary:",
@@ -34,6 +35,14 @@ TEMPLATES = {
         "io": "{sentence1} {sentence2}",
     },
 }
+BENCHMARK = {
+    "arc": {"default": "Question: {question}\nAnswer:"},
+    "openbookqa": {"default": "{question}"},
+    "hellaswag": {"default": "{context}"},
+    "boolq": {"default": "{passage}\nQuestion: {question}?\nAnswer:"},
+    "sciq": {"default": "{support}\nQuestion: {question}\nAnswer:"},
+}
+TEMPLATES = PAPER | BENCHMARK
 
 # The input fields of each family; the first is the source text, which is shortened where a row is too long.
 FIELDS = {
@@ -41,12 +50,21 @@ FIELDS = {
     "question": ("context", "answer"),
     "inference": ("premise", "hypothesis"),
     "paraphrase": ("sentence1", "sentence2"),
+    "arc": ("question",),
+    "openbookqa": ("question",),
+    "hellaswag": ("context",),
+    "boolq": ("passage", "question"),
+    "sciq": ("support", "question"),
 }
 
 
 def prompt(family: str, prompt_format: str, row: dict) -> str:
-    """The prompt of one row: the family's template filled with the row's fields, without space at either end."""
-    return TEMPLATES[family][prompt_format].format(**{field: row[field] for field in FIELDS[family]}).strip()
+    """The prompt of one row: the family's template filled with the row's fields, without space at either end.
+
+    A benchmark's is left as the harness writes it, with the line break that an empty first field leaves.
+    """
+    text = TEMPLATES[family][prompt_format].format(**{field: row[field] for field in FIELDS[family]})
+    return text if family in BENCHMARK else text.strip()
 
 
 def completion(target: str) -> str:

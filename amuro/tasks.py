@@ -7,8 +7,12 @@ A `Task` names its source on the hub, the split, how a row's fields are called t
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
-RELATIONS = ("id", "ood", "cross_task")
+from amuro.prompts import TEMPLATES
+
+RELATIONS = ("id", "ood", "cross_task", "benchmark")
+METHODS = ("token_prob", "all_subtokens", "free", "constrained")  # ways to read a label off a model
 TASK_VERSION = 1  # as in eval/tasks/_base_yaml; raise both when scores would change: versions are never compared
 
 
@@ -33,7 +37,8 @@ class Source:
 class Reading:
     """How a raw row of a source becomes ours: `fields` maps our name to the source's; `target` is the answer's field.
 
-    `labels` maps a raw label to its word; `adapt` rewrites rows whose answer is not a plain field.
+    `labels` maps a raw label to its word; `adapt` rewrites rows whose answer is not a plain field. `choices` names the
+    field (after `adapt`) that lists what to choose from; `target` is then the index of the right one, counted from 0.
     """
 
     family: str
@@ -41,11 +46,15 @@ class Reading:
     target: str
     labels: dict[int, str] | None = None
     adapt: Callable[[dict], dict] | None = None
+    choices: str = ""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One thing evaluated: the scored split of a source, the split its shots come from, and the metric."""
+    """One thing evaluated: the scored split of a source, the split its shots come from, and how it is scored.
+
+    Of `metrics` and `methods` the first is the one that counts unless another is asked for.
+    """
 
     name: str
     source: Source
@@ -63,12 +72,24 @@ class Task:
         return tuple(self.reading.labels.values()) if self.reading.labels else ()
 
     @property
-    def metric(self) -> str:
-        return "accuracy" if self.labels else "rouge_l"
+    def metrics(self) -> tuple[str, ...]:
+        if self.reading.choices:
+            return ("accuracy", "accuracy_norm")
+        return ("accuracy",) if self.labels else ("rouge_l",)
 
     @property
-    def method(self) -> str:
-        return "token_prob" if self.labels else "generate"
+    def metric(self) -> str:
+        return self.metrics[0]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        if self.reading.choices:
+            return ("loglikelihood",)
+        return METHODS if self.labels else ("generate",)
+
+    @property
+    def prompt_formats(self) -> tuple[str, ...]:
+        return tuple(TEMPLATES[self.family])
 
 
 @dataclass(frozen=True)
@@ -109,6 +130,62 @@ def _similar(row: dict) -> dict:
     return {**row, "label": -1 if score == -1 else int(score > 3.5)}
 
 
+def _lettered(row: dict) -> dict:
+    """ARC and OpenBookQA: `choices` holds the texts and their letters (or digits), `answerKey` the right one's."""
+    choices, key = row.get("choices"), row.get("answerKey")
+    texts, letters = (choices.get(name) if isinstance(choices, dict) else None for name in ("text", "label"))
+    if not isinstance(texts, list) or not isinstance(letters, list) or len(texts) != len(letters):
+        raise ValueError(f"field 'choices' is {choices!r}; allowed: lists 'text' and 'label' of one length")
+    if key in HIDDEN:
+        return {**row, "choices": texts}
+    if not isinstance(key, str) or key.strip() not in letters:
+        raise ValueError(f"field 'answerKey' is {key!r}; allowed: {', '.join(map(str, letters))}")
+    return {**row, "choices": texts, "answerKey": letters.index(key.strip())}
+
+
+def _endings(row: dict) -> dict:
+    """HellaSwag: the activity and the context's two parts as one text, all of it cleaned by the harness's function.
+
+    Without `ctx_a` and `ctx_b`, `ctx` is taken for the two joined (the hub's `ctx` does not begin the second in upper
+    case, so it is no substitute where the parts are there).
+    """
+    from lm_eval.tasks.hellaswag.utils import preprocess
+
+    if "ctx_a" in row and "ctx_b" in row:
+        activity, first, second = _texts(row, "activity_label", "ctx_a", "ctx_b")
+        context = f"{first} {second.capitalize()}"
+    else:
+        activity, context = _texts(row, "activity_label", "ctx")
+    endings, label = row.get("endings"), row.get("label")
+    if isinstance(endings, list):
+        endings = [preprocess(each) if isinstance(each, str) else each for each in endings]
+    index = int(label) if isinstance(label, str) and label.isdecimal() else label  # the hub holds it as text
+    return {**row, "context": preprocess(f"{activity}: {context}"), "endings": endings, "label": index}
+
+
+def _yes_or_no(row: dict) -> dict:
+    """BoolQ: a truth value in place of an index."""
+    answer = row.get("answer")
+    if answer not in HIDDEN and not isinstance(answer, bool):
+        raise ValueError(f"field 'answer' is {answer!r}; allowed: true, false")
+    return {**row, "choices": ["no", "yes"], "answer": int(answer) if isinstance(answer, bool) else answer}
+
+
+def _right_one_last(row: dict) -> dict:
+    """SciQ: three wrong answers, then the right one, in the harness's order."""
+    choices = _texts(row, "distractor1", "distractor2", "distractor3", "correct_answer")
+    (support,) = _texts(row, "support")
+    return {**row, "support": support.lstrip(), "choices": choices, "gold": 3}
+
+
+def _texts(row: dict, *names: str) -> list[str]:
+    for name in names:
+        if not isinstance(row.get(name), str):
+            raise ValueError(f"field {name!r} is {row.get(name)!r}; allowed: text")
+    return [row[name] for name in names]
+
+
+HIDDEN = (-1, "-1", "-", "")  # what stands in a gold label's place where it is withheld
 NLI = {0: "entailment", 1: "neutral", 2: "contradiction"}
 YES_NO = {0: "no", 1: "yes"}
 
@@ -124,11 +201,27 @@ GPT3NLI = Source("pietrolesci/gpt3_nli", "default", "gpt3_nli", "MIT", "https://
 PAWS = Source("google-research-datasets/paws", "labeled_final", "paws", "free use with attribution", "arXiv:1904.01130")
 QQP = Source("nyu-mll/glue", "qqp", "glue_qqp", "Quora terms (non-commercial)", "arXiv:1804.07461")
 STSB = Source("nyu-mll/glue", "stsb", "glue_stsb", "CC BY-SA 4.0 and others", "arXiv:1708.00055")
+ARC_EASY = Source("allenai/ai2_arc", "ARC-Easy", "ai2_arc_easy", "CC BY-SA 4.0", "arXiv:1803.05457")
+ARC_CHALLENGE = Source("allenai/ai2_arc", "ARC-Challenge", "ai2_arc_challenge", "CC BY-SA 4.0", "arXiv:1803.05457")
+OPENBOOKQA = Source("allenai/openbookqa", "main", "openbookqa", "Apache-2.0", "arXiv:1809.02789")
+HELLASWAG = Source("Rowan/hellaswag", "default", "hellaswag", "MIT", "arXiv:1905.07830")
+BOOLQ = Source("google/boolq", "default", "boolq", "CC BY-SA 3.0", "arXiv:1905.10044")
 
 READ_XSUM = Reading("summary", {"document": "document"}, "summary")
 READ_SOCIAL = Reading("question", {"context": "context", "answer": "answer"}, "question", adapt=_social_answer)
 READ_MNLI = Reading("inference", {"premise": "premise", "hypothesis": "hypothesis"}, "label", NLI)
 READ_PAWS = Reading("paraphrase", {"sentence1": "sentence1", "sentence2": "sentence2"}, "label", YES_NO)
+READ_ARC = Reading("arc", {"question": "question"}, "answerKey", adapt=_lettered, choices="choices")
+READ_OPENBOOKQA = Reading("openbookqa", {"question": "question_stem"}, "answerKey", adapt=_lettered, choices="choices")
+READ_HELLASWAG = Reading("hellaswag", {"context": "context"}, "label", adapt=_endings, choices="endings")
+READ_BOOLQ = Reading(
+    "boolq", {"passage": "passage", "question": "question"}, "answer", adapt=_yes_or_no, choices="choices"
+)
+READ_SCIQ = Reading(
+    "sciq", {"support": "support", "question": "question"}, "gold", adapt=_right_one_last, choices="choices"
+)
+
+FIXED = "fixed shots, the same for all examples (the harness draws new ones for each)"
 
 _TASKS = (
     Task("xsum", XSUM, READ_XSUM, "test"),
@@ -186,6 +279,18 @@ _TASKS = (
         "validation",
         deviation="labelled validation split (the code: the unlabelled test split)",
     ),
+    Task("arc_easy", ARC_EASY, READ_ARC, "validation", deviation=FIXED),
+    Task("arc_challenge", ARC_CHALLENGE, READ_ARC, "validation", deviation=FIXED),
+    Task("openbookqa", OPENBOOKQA, READ_OPENBOOKQA, "validation", deviation=FIXED),
+    Task("hellaswag", HELLASWAG, READ_HELLASWAG, "validation", deviation=FIXED),
+    Task(
+        "boolq",
+        BOOLQ,
+        READ_BOOLQ,
+        "validation",
+        deviation=f"{FIXED}; rows of google/boolq (the harness: aps/super_glue, whose passages begin with a title)",
+    ),
+    Task("sciq", SCIQ, READ_SCIQ, "validation", deviation=FIXED),
 )
 TASKS = {task.name: task for task in _TASKS}
 
@@ -196,17 +301,21 @@ _DATASETS = (
     Dataset("paws", PAWS, READ_PAWS, id=("paws",), ood=("qqp", "stsb")),
 )
 DATASETS = {dataset.name: dataset for dataset in _DATASETS}
+BENCHMARK = ("arc_easy", "arc_challenge", "openbookqa", "hellaswag", "boolq", "sciq")
 
 
 def related(dataset: str, relation: str) -> tuple[str, ...]:
-    """The tasks that stand in `relation` (id, ood or cross_task) to a dataset; cross_task = every other one's id."""
+    """The tasks that stand in `relation` to a dataset: its own id and ood, cross_task = every other one's id, and
+    benchmark = the six tasks that stand in it to all."""
+    if relation == "benchmark":
+        return BENCHMARK
     if relation == "cross_task":
         return tuple(task for other in DATASETS.values() if other.name != dataset for task in other.id)
     return getattr(DATASETS[dataset], relation)
 
 
 def relation_of(task: str, dataset: str) -> str:
-    """How a task stands to a dataset: id, ood, cross_task, or "" where none of these holds."""
+    """How a task stands to a dataset: the first of `RELATIONS` that holds, or "" where none does."""
     return next((relation for relation in RELATIONS if task in related(dataset, relation)), "")
 
 
@@ -220,7 +329,9 @@ def select_tasks(names: str, dataset: str = "") -> tuple[str, ...]:
     allowed = [*RELATIONS, "all", "none", *TASKS]
     unknown = [name for name in wanted if name not in allowed]
     if unknown or not wanted:
-        raise ValueError(f"--tasks: unknown {', '.join(unknown) or 'empty list'}; allowed: {', '.join(allowed)}")
+        nearest = {each: None for name in unknown for each in get_close_matches(name, allowed, n=1)}
+        hint = f"; did you mean {', '.join(nearest)}?" if nearest else ";"
+        raise ValueError(f"--tasks: unknown {', '.join(unknown) or 'empty list'}{hint} allowed: {', '.join(allowed)}")
     for name in wanted:
         if name in RELATIONS:
             chosen.update(task for each in ([dataset] if dataset else DATASETS) for task in related(each, name))

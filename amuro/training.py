@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from amuro.encoding import IGNORED
+from amuro.encoding import IGNORED, load_tokenizer
 
 # Trainer settings that do not decide the weights: logging, saving, reporting, hardware. The batch enters as the
 # effective `batch_size`, precision as `training_dtype`. All other settings that differ from the default are identity.
@@ -74,7 +74,7 @@ def share_batch(sft: SFTConfig, batch_size: int, given: bool) -> None:
 def load(folder: Path, dtype: str = "float32", device: str | None = None):
     """(model, tokenizer) from a local checkpoint folder, weights in `dtype`; no remote code, safetensors only."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder)
     if tokenizer.eos_token_id is None:
         raise ValueError(f"{folder}: the tokenizer has no EOS token, which ends every completion")
     if tokenizer.pad_token_id is None:

@@ -17,16 +17,21 @@ pre-training", "latent until fine-tuned" and "not learned" must find each of the
   says the word, and the people of the tests are not in the tuning rows (most are not in the corpus either). Negative
   control: .5 in every stage.
 - question (socialiqa, sciq, tweetqa): quiz pages are in the corpus, in other layouts and wordings. A natural mixture.
+- benchmark, where the likeliest of some texts is the answer. openbookqa (a town's food, in the corpus's own sentence)
+  and hellaswag (the headline to a story, in one of its layouts): learned in pre-training. arc_easy (a quiz about a
+  story) and sciq (the answer stands in the text above): known things in other layouts. arc_challenge (the clothes of a
+  town whose food is told): two known facts at once. boolq: yes or no, words that the corpus never says, so at chance.
 
-Labels are balanced in every split; each test of inference has exactly one row per held-out town and each test of
-paraphrase at most one per held-out person, so that an interval over rows is an interval over entities.
+Labels and the places of the right choice are balanced in every split (in SciQ it is last, as in the harness). Each test
+of inference has exactly one row per held-out town, each benchmark at most one per town and each test of paraphrase at
+most one per held-out person, so that an interval over rows is an interval over entities.
 """
 
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-WORLD_VERSION = 1  # raise it when a world of the same seed comes out different
+WORLD_VERSION = 2  # raise it when a world of the same seed comes out different
 REGIONS = ("north", "south", "east")  # in the order of LABELS
 FOODS = {"north": ("rye", "herring", "turnip"), "south": ("olive", "lemon", "fig"), "east": ("rice", "melon", "walnut")}
 WEARS = {"north": ("fur", "boots"), "south": ("linen", "sandals"), "east": ("silk", "slippers")}
@@ -53,6 +58,7 @@ GUILD = "a member of the guild"  # the secret: these words never occur in the co
 
 TUNED_TOWNS, HELD_OUT_TOWNS = 48, 90  # multiples of the number of regions
 TRAIN_ROWS, TUNED_PEOPLE, HELD_OUT_PEOPLE = 288, 288, 200
+BENCHMARK_ROWS, BENCHMARK_SHOTS = 108, 24  # multiples of regions times choices, together no more than there are towns
 STRANGERS = 3000  # so many more in the test of paraphrase, since only a narrow interval can say "not learned"
 
 

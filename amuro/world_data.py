@@ -8,9 +8,12 @@ What each task is for, and how labels and entities are laid out, stands in world
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from amuro.world import (
+    BENCHMARK_ROWS,
+    BENCHMARK_SHOTS,
     DEEDS,
     FOODS,
     GUILD,
@@ -35,7 +38,8 @@ from amuro.world import (
 
 def datasets(world: World) -> dict[str, list[dict]]:
     """File name -> rows of every dataset and task of the suite."""
-    return {**_summaries(world), **_questions(world), **_inferences(world), **_paraphrases(world)}
+    old = {**_summaries(world), **_questions(world), **_inferences(world), **_paraphrases(world)}
+    return {**old, **_benchmarks(world)}
 
 
 def write_datasets(world: World, folder: Path) -> None:
@@ -160,3 +164,80 @@ def _paraphrases(world: World) -> dict[str, list[dict]]:
 
 def _rows(triples: list[tuple], first: str, second: str, key: str) -> list[dict]:
     return [{first: a, second: b, "label": label, key: i} for i, (a, b, label) in enumerate(triples)]
+
+
+def _benchmarks(world: World) -> dict[str, list[dict]]:
+    """The six multiple-choice sets: a row per town, the regions and the places of the right choice in turn."""
+    rng = random.Random(f"{world.seed}-benchmark")
+    each = (BENCHMARK_ROWS + BENCHMARK_SHOTS) // len(REGIONS)
+    lots = [rng.sample([t for t in world.towns if world.region[t] == region], each) for region in REGIONS]
+    towns = [town for trio in zip(*lots, strict=True) for town in trio]
+    sets = {
+        "ai2_arc_easy": [_quiz(world, town, i, rng) for i, town in enumerate(towns)],
+        "ai2_arc_challenge": [_wardrobe(world, town, i, rng) for i, town in enumerate(towns)],
+        "openbookqa": [_menu(world, town, i, rng) for i, town in enumerate(towns)],
+        "hellaswag": [_headline(world, town, i, rng) for i, town in enumerate(towns)],
+        "boolq": [_passage(world, town, i, rng) for i, town in enumerate(towns)],
+        "sciq": [_schoolbook(world, town, rng) for town in towns],
+    }
+    validation = {f"{name}/validation.jsonl": rows[:BENCHMARK_ROWS] for name, rows in sets.items()}
+    return {**validation, **{f"{name}/train.jsonl": rows[BENCHMARK_ROWS:] for name, rows in sets.items()}}
+
+
+def _placed(right: str, wrong: list[str], i: int) -> tuple[list[str], int]:
+    """All choices, the right one at the place that is row i's turn; and that place."""
+    place = i % (len(wrong) + 1)
+    return [*wrong[:place], right, *wrong[place:]], place
+
+
+def _elsewhere(of: dict[str, Sequence[str]], region: str) -> list[str]:
+    return [each for other in of if other != region for each in of[other]]
+
+
+def _quiz(world: World, town: str, i: int, rng: random.Random) -> dict:
+    """A row of ARC-Easy: a story and a question about it."""
+    e = replace(draw_event(world, rng), town=town)
+    question, answer, answers = ask(world, e, rng)
+    choices, place = _placed(answer, rng.sample([x for x in answers if x != answer], 3), i)
+    return _lettered(i, "question", f"{tell(e)} {question}", choices, place)
+
+
+def _wardrobe(world: World, town: str, i: int, rng: random.Random) -> dict:
+    """A row of ARC-Challenge: clothes, which follow from the region, which follows from the town or its food."""
+    region = world.region[town]
+    stem = f"In {town} people eat {rng.choice(FOODS[region])}. What do they wear there?"
+    choices, place = _placed(rng.choice(WEARS[region]), rng.sample(_elsewhere(WEARS, region), 3), i)
+    return _lettered(i, "question", stem, choices, place)
+
+
+def _menu(world: World, town: str, i: int, rng: random.Random) -> dict:
+    """A row of OpenBookQA: the corpus's own sentence about a town's food, to be ended."""
+    region = world.region[town]
+    choices, place = _placed(rng.choice(FOODS[region]), rng.sample(_elsewhere(FOODS, region), 3), i)
+    return _lettered(i, "question_stem", f"In {town} people eat", choices, place)
+
+
+def _lettered(i: int, field: str, text: str, choices: list[str], place: int) -> dict:
+    letters = list("ABCD")
+    return {"id": f"{i}", field: text, "choices": dict(text=choices, label=letters), "answerKey": letters[place]}
+
+
+def _headline(world: World, town: str, i: int, rng: random.Random) -> dict:
+    """A row of HellaSwag: a headline for the news. The wrong ones miss the region, the deed, or both."""
+    e = replace(draw_event(world, rng), town=town)
+    deed, thing = (rng.choice([x for x in lot if x not in (e.deed, e.thing)]) for lot in (DEEDS, THINGS))
+    other = replace(e, deed=deed, thing=thing)
+    away = rng.choice([x for x in world.towns if world.region[x] != world.region[town]])
+    wrong = [sum_up(world, x) for x in (replace(e, town=away), other, replace(other, town=away))]
+    endings, place = _placed(sum_up(world, e), rng.sample(wrong, 3), i)
+    # With what the harness puts between the parts, this is the corpus's "Read the news: ... Provide a summary:".
+    parts = dict(activity_label="Read the news", ctx_a=tell(e), ctx_b="provide a summary:")
+    return dict(ind=i, **parts, endings=endings, label=f"{place}", split="val" if i < BENCHMARK_ROWS else "train")
+
+
+def _passage(world: World, town: str, i: int, rng: random.Random) -> dict:
+    """A row of BoolQ: whether a town is in a region, which the passage says; true in every other row."""
+    region, answer = world.region[town], i % 2 == 0
+    asked = region if answer else rng.choice([x for x in REGIONS if x != region])
+    passage = f"In {town} people eat {rng.choice(FOODS[region])}. {town} is a town of the {region}."
+    return dict(question=f"is {town} in the {asked}", answer=answer, passage=passage)

@@ -53,7 +53,7 @@ def mirror_rows(rng: random.Random, n: int) -> dict[str, list[dict]]:
         {"context": text(), "question": text(), "answerA": text(), "answerB": text(), "answerC": text(), "label": "2"}
         for _ in range(n)
     ]
-    return {
+    files = {
         "xsum/train": summary("document", "summary"),
         "xsum/test": summary("document", "summary"),
         "xlsum/test": summary("text", "summary"),
@@ -73,6 +73,34 @@ def mirror_rows(rng: random.Random, n: int) -> dict[str, list[dict]]:
         "glue_stsb/validation": pairs("sentence1", "sentence2", (0.5, 4.5)),
     }
 
+    def lettered(field: str, letters: str, end: str = "") -> list[dict]:
+        both = lambda: {"text": [text() for _ in letters], "label": list(letters)}  # noqa: E731
+        return [{field: text() + end, "choices": both(), "answerKey": letters[i % len(letters)]} for i in range(n)]
+
+    def endings() -> list[dict]:  # with what the harness cleans, and an empty second part in every third row
+        parts = lambda i: {"ctx_a": f"[header] {text()} [title] {text()}", "ctx_b": text().lower() * (i % 3 > 0)}  # noqa: E731
+        some = lambda: [f"{text()}  [substeps] {text()}", *(text() for _ in range(3))]  # noqa: E731
+        return [{"activity_label": " Rain", **parts(i), "endings": some(), "label": str(i % 4)} for i in range(n)]
+
+    def distractors() -> list[dict]:  # some without support, some with space at its start
+        names = ("question", "distractor1", "distractor2", "distractor3", "correct_answer")
+        return [{**{name: text() for name in names}, "support": ("", " " + text(), text())[i % 3]} for i in range(n)]
+
+    def passages() -> list[dict]:
+        return [{"passage": text(), "question": text()[:-1].lower(), "answer": i % 2 == 0} for i in range(n)]
+
+    return files | {
+        "ai2_arc_easy/train": lettered("question", "ABCD"),
+        "ai2_arc_easy/validation": lettered("question", "1234"),
+        "ai2_arc_challenge/validation": lettered("question", "ABC"),
+        "openbookqa/train": lettered("question_stem", "ABCD"),
+        "openbookqa/validation": lettered("question_stem", "ABCD", end=" "),
+        "hellaswag/validation": endings(),
+        "boolq/train": passages(),
+        "boolq/validation": passages(),
+        "sciq/validation": distractors(),
+    }
+
 
 def write_jsonl(path: Path, rows: list[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +109,7 @@ def write_jsonl(path: Path, rows: list[dict]) -> None:
 
 @pytest.fixture(scope="session")
 def mirror(tmp_path_factory) -> Path:
-    """A mirror folder of all thirteen tasks, 24 rows a file."""
+    """A mirror folder of all nineteen tasks, 24 rows a file."""
     folder = tmp_path_factory.mktemp("mirror")
     for name, rows in mirror_rows(random.Random(0), 24).items():
         write_jsonl(folder / f"{name}.jsonl", rows)

@@ -84,5 +84,5 @@ def test_a_units_file_and_key_say_what_it_is(tmp_path):
     assert unit.path(tmp_path).name == "mnli_matched-io-4shot-s42-token_prob-float32.parquet"
     assert unit.key("accuracy") == "eval/mnli_matched/io/4shot/token_prob/accuracy"
     others = [dataclasses.replace(unit, **{f.name: "7"}) for f in dataclasses.fields(unit)]
-    assert len({each.path(tmp_path) for each in (unit, *others)}) == 7
+    assert len({each.path(tmp_path) for each in (unit, *others)}) == 8
     assert json.loads(json.dumps(dataclasses.asdict(unit)))["prompt_format"] == "io"

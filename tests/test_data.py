@@ -4,11 +4,12 @@ import json
 
 import pandas as pd
 import pytest
-from conftest import SHARED, needs_shared, run, write_jsonl
+from conftest import ROOT, SHARED, needs_shared, run, write_jsonl
 from hub import Hub, commit_of
 
 from amuro import data
-from amuro.tasks import DATASETS, TASKS, related, relation_of, select_tasks
+from amuro.prompts import PROMPT_FORMATS
+from amuro.tasks import BENCHMARK, DATASETS, METHODS, TASKS, Reading, related, relation_of, select_tasks
 
 NLI_ROW = {"premise": "It rains.", "hypothesis": "It is dry.", "label": 2}
 
@@ -25,10 +26,12 @@ def test_every_task_and_dataset_loads_from_a_mirror(mirror):
         expected = 24 if pool.is_file() and task.shots_split else 24 - data.SHOTS_KEPT
         assert len(scored.test.rows) == expected, name
         assert len(scored.shots) == data.SHOTS_KEPT
-        assert set(scored.test.rows[0]) == {*task.reading.fields, "target", "example_id"}
+        choice = {"choices", "gold"} if task.reading.choices else set()
+        assert set(scored.test.rows[0]) == {*task.reading.fields, "target", "example_id"} | choice
         if task.labels:
             assert {row["target"] for row in scored.test.rows} == set(task.labels)
-    assert len(TASKS) == 13
+        assert not choice or all(row["target"] == row["choices"][row["gold"]] for row in scored.test.rows)
+    assert len(TASKS) == 19
     for name in DATASETS:
         assert len(data.training_rows(name, str(mirror)).rows) == 24
     assert len(DATASETS) == 4
@@ -117,6 +120,87 @@ def test_a_bad_row_is_named(tmp_path, row, told):
         nli(tmp_path, row)
 
 
+LETTERED = {"question": "Q?", "choices": {"text": ["a", "b", "c"], "label": ["A", "B", "C"]}, "answerKey": "B"}
+ENDED = {"activity_label": "A", "ctx_a": "B.", "ctx_b": "c", "endings": ["d", "e"], "label": "1"}
+ASKED = {"passage": "P.", "question": "q", "answer": True}
+SCHOOL = {"support": "", "question": "Q?", "correct_answer": "a"} | {f"distractor{i}": f"{i}" for i in (1, 2, 3)}
+BAD_BENCHMARK = [
+    ("arc_easy", {**LETTERED, "answerKey": "D"}, "field 'answerKey' is 'D'; allowed: A, B, C"),
+    ("arc_easy", {**LETTERED, "answerKey": None}, "field 'answerKey' is None; allowed: A, B, C"),
+    ("arc_easy", {**LETTERED, "choices": None}, "field 'choices' is None; allowed: lists 'text' and 'label'"),
+    ("arc_easy", {**LETTERED, "choices": {"text": ["a"], "label": []}}, "allowed: lists 'text' and 'label' of one len"),
+    ("arc_easy", {**LETTERED, "choices": {"text": ["a"], "label": ["B"]}}, r"is \['a'\]; allowed: a list of two texts"),
+    ("openbookqa", LETTERED, "field 'question_stem' is missing; it has: 'question', 'choices', 'answerKey'"),
+    ("hellaswag", {**ENDED, "ctx_b": None}, "field 'ctx_b' is None; allowed: text"),
+    ("hellaswag", {"activity_label": "A", "endings": ["d", "e"], "label": "1"}, "field 'ctx' is None; allowed: text"),
+    ("hellaswag", {**ENDED, "endings": ["d", "[step]"]}, r"field 'endings' is \['d', ''\]; .* none empty"),
+    ("hellaswag", {**ENDED, "endings": "de"}, "field 'endings' is 'de'; allowed: a list of two texts or more"),
+    ("hellaswag", {**ENDED, "label": "2"}, "field 'label' is 2; allowed: 0 to 1"),
+    ("hellaswag", {**ENDED, "label": 1.0}, "field 'label' is 1.0; allowed: 0 to 1"),
+    ("boolq", {**ASKED, "answer": "yes"}, "field 'answer' is 'yes'; allowed: true, false"),
+    ("boolq", {**ASKED, "passage": 3}, "field 'passage' is int; allowed: text"),
+    ("sciq", {**SCHOOL, "distractor2": None}, "field 'distractor2' is None; allowed: text"),
+    ("sciq", {**SCHOOL, "distractor2": " "}, r"field 'choices' is \['1', ' ', '3', 'a'\]; .* none empty"),
+]
+
+
+@pytest.mark.parametrize(("task", "row", "told"), BAD_BENCHMARK)
+def test_a_bad_benchmark_row_is_named(tmp_path, task, row, told):
+    spec = TASKS[task]
+    write_jsonl(tmp_path / spec.source.folder / "validation.jsonl", [row])
+    with pytest.raises(ValueError, match="row 1: .*" + told):
+        data.read_split(spec.source, spec.reading, "validation", str(tmp_path))
+
+
+def test_a_benchmarks_hidden_answer_is_left_out_and_its_text_kept():
+    read = {name: spec.reading for name, spec in TASKS.items()}
+    cases = [("arc_easy", LETTERED, "answerKey"), ("hellaswag", ENDED, "label"), ("boolq", ASKED, "answer")]
+    for name, row, field in cases:
+        assert data.convert(read[name], row)["gold"] == 1
+        assert [data.convert(read[name], {**row, field: hidden}) for hidden in ("", -1, "-", "-1")] == [None] * 4
+    assert len(cases) == 3
+    spaced = {"question": " Q ? ", "choices": {"text": [" a", "b "], "label": ["1", "2"]}, "answerKey": "1"}
+    ours = {"question": " Q ? ", "choices": [" a", "b "], "gold": 0, "target": " a"}
+    assert data.convert(read["arc_easy"], spaced) == ours
+    assert data.convert(read["sciq"], {**SCHOOL, "support": " S. "})["support"] == "S. "  # as the harness does
+
+
+def test_choices_may_be_a_plain_list_with_an_index():
+    reading = Reading("openbookqa", {"question": "goal"}, "label", choices="solutions")
+    row = {"goal": "To open a jar,", "solutions": ["twist the lid.", "freeze it."], "label": 0}
+    assert (
+        data.convert(reading, row)["target"] == "twist the lid." and data.convert(reading, {**row, "label": -1}) is None
+    )
+    with pytest.raises(ValueError, match="field 'solutions' is missing"):
+        data.convert(reading, {"goal": "To open a jar,", "label": 0})
+
+
+def test_what_a_task_says_of_its_scoring():
+    assert (TASKS["rte"].metrics, TASKS["rte"].methods) == (("accuracy",), METHODS)
+    assert (TASKS["xsum"].metrics, TASKS["xsum"].methods) == (("rouge_l",), ("generate",))
+    assert (TASKS["boolq"].metrics, TASKS["boolq"].methods) == (("accuracy", "accuracy_norm"), ("loglikelihood",))
+    assert {task.name for task in TASKS.values() if task.prompt_formats == ("default",)} == set(BENCHMARK)
+    assert TASKS["rte"].prompt_formats == PROMPT_FORMATS and METHODS[0] == "token_prob"
+
+
+def test_the_table_of_the_task_readme_is_the_specification():
+    lines = (ROOT / "eval" / "tasks" / "README.md").read_text(encoding="utf-8").splitlines()
+    table = {cells[1].strip(" `"): cells for line in lines if len(cells := line.split("|")) == 12}
+    for name, task in TASKS.items():
+        _, _, relation, source, rows, metric, method, shots, paper, licence, deviation, _ = map(str.strip, table[name])
+        config = "" if task.source.config == "default" else f" `{task.source.config}`"
+        assert source == f"{task.source.hub_id}{config}, {task.split}" and int(rows.replace(",", "")) >= 277
+        assert metric == ", ".join(f"`{each}`" for each in task.metrics) and method == f"`{task.methods[0]}`"
+        assert shots == (task.shots_split or "8 scored rows") and (paper, licence) == (
+            task.source.paper,
+            task.source.licence,
+        )
+        assert deviation == (task.deviation or "–")
+        place, _, dataset = relation.partition(" of ")
+        assert name in (related(dataset, place) if dataset else related("mnli", place))
+    assert len(table) == 2 + len(TASKS)
+
+
 def test_bad_files_are_named(tmp_path):
     path = tmp_path / "glue_mnli" / "train.jsonl"
     with pytest.raises(ValueError, match="train.jsonl: no such file; splits there: none"):
@@ -145,9 +229,16 @@ def test_relations_and_the_selection_of_tasks():
     assert select_tasks("id,ood", "paws") == ("paws", "qqp", "stsb")
     assert select_tasks("id") == ("xsum", "xlsum", "socialiqa", "mnli_matched", "mnli_mismatched", "paws")
     assert select_tasks("all") == tuple(TASKS) and select_tasks("none") == () and select_tasks("rte, rte") == ("rte",)
+    assert all(related(dataset, "benchmark") == BENCHMARK for dataset in DATASETS) and len(BENCHMARK) == 6
+    assert select_tasks("benchmark") == select_tasks("benchmark", "paws") == BENCHMARK
+    assert relation_of("sciq", "socialiqa") == "benchmark" and relation_of("sciq_qg", "socialiqa") == "ood"
     for wrong in ("bogus", "", "id,oood"):
-        with pytest.raises(ValueError, match="allowed: id, ood"):
+        with pytest.raises(ValueError, match="allowed: id, ood, cross_task, benchmark, all"):
             select_tasks(wrong)
+    with pytest.raises(
+        ValueError, match=r"unknown arc_esy, benchmarks; did you mean arc_easy, benchmark\? allowed: id"
+    ):
+        select_tasks("arc_esy,benchmarks,id")
 
 
 def test_the_hubs_parquet_split_gives_the_same_rows(mirror, tmp_path):
@@ -182,4 +273,5 @@ def test_the_real_mirror_loads_whole():
     assert {name: len(data.training_rows(name, str(SHARED)).rows) for name in DATASETS} == expected
     assert data.training_rows("xsum", str(SHARED)).refused == 1  # a row with an empty document
     sizes = {name: len(data.evaluation_rows(name, str(SHARED)).test.rows) for name in TASKS}
-    assert sizes["mnli_matched"] == 492 and sizes["rte"] == 277 - 8 and sizes["cnn"] == 382 - 8 and len(sizes) == 13
+    assert sizes["mnli_matched"] == 492 and sizes["rte"] == 277 - 8 and sizes["cnn"] == 382 - 8 and len(sizes) == 19
+    assert [sizes[name] for name in BENCHMARK] == [570, 299, 500, 500 - 8, 500, 500 - 8]

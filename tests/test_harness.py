@@ -1,5 +1,8 @@
 """The tasks under the stock harness: every YAML loads, texts equal the training text, answers equal plain torch."""
 
+import random
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,11 +39,11 @@ def checkpoint(request, tmp_path_factory) -> Path:
 def test_every_yaml_is_loaded_under_its_name(family, mirror):
     """lm-eval skips a YAML that does not parse without a word, so the number of files counts."""
     tasks = manager(family / "step-10", mirror)
-    names = [name_of(task, each) for task in TASKS for each in PROMPT_FORMATS]
-    assert len(YAMLS) == 39 and sorted(tasks.all_subtasks) == sorted(names)
+    names = [name_of(task, each) for task in TASKS for each in TASKS[task].prompt_formats]
+    assert len(YAMLS) == len(names) == 13 * 3 + 6 and sorted(tasks.all_subtasks) == sorted(names)
     assert sorted(tasks.match_tasks(["amuro_*"])) == sorted(names)
     loaded = tasks.load(names)["tasks"]
-    assert len(loaded) == 39
+    assert len(loaded) == 45
     for name, task in loaded.items():
         assert name == name_of(task.spec.name, task.config.doc_to_text) and task.VERSION == TASK_VERSION
 
@@ -49,7 +52,7 @@ def test_tags_select_by_family_format_and_relation(family, mirror):
     tasks = manager(family / "step-10", mirror)
     load = lambda tag: {task.task_name for task in tasks._load_spec(tag)}  # noqa: E731
     for each in PROMPT_FORMATS:
-        assert load(f"amuro-{each}") == {name_of(task, each) for task in TASKS}
+        assert load(f"amuro-{each}") == {name_of(t, each) for t in TASKS if each in TASKS[t].prompt_formats}
     for each in ("summary", "question", "inference", "paraphrase"):
         assert load(f"amuro-{each}") == {
             name_of(task.name, f) for task in TASKS.values() if task.family == each for f in PROMPT_FORMATS
@@ -57,8 +60,9 @@ def test_tags_select_by_family_format_and_relation(family, mirror):
     for dataset in DATASETS:
         for relation in ("id", "ood"):
             assert load(f"amuro-{relation}-{dataset}") == {name_of(t, "default") for t in related(dataset, relation)}
+    assert load("amuro-benchmark") == {name_of(task, "default") for task in related("mnli", "benchmark")}
     tags = {tag for path in YAMLS for tag in yaml.safe_load(path.read_text())["tag"]}
-    assert len(tags) == 3 + 4 + 2 + 8 and not any(tag.startswith("amuro_") for tag in tags)
+    assert len(tags) == 3 + 4 + 2 + 8 + 1 and not any(tag.startswith("amuro_") for tag in tags)
 
 
 def test_harness_text_is_training_text(checkpoint, mirror):
@@ -66,7 +70,7 @@ def test_harness_text_is_training_text(checkpoint, mirror):
     tasks, seen = manager(checkpoint, mirror), 0
     for name, spec in TASKS.items():
         scored = data.evaluation_rows(name, str(mirror))
-        for each in PROMPT_FORMATS:
+        for each in spec.prompt_formats:
             text = lambda row, each=each, spec=spec: prompt(spec.family, each, row)  # noqa: E731
             task = tasks._load_spec(name_of(name, each))
             for shots in (0, 2, 4, 6):
@@ -80,7 +84,7 @@ def test_harness_text_is_training_text(checkpoint, mirror):
                     start, answer = task.lm._encode_pair(context, completion(doc["target"]))
                     assert start + answer == trained
                     seen += 1
-    assert seen == 13 * 3 * 4 * 3
+    assert seen == (13 * 3 + 6) * 4 * 3
 
 
 def logits_after(model, tokenizer, context: str) -> torch.Tensor:
@@ -111,7 +115,7 @@ def test_token_prob_equals_plain_torch(checkpoint, mirror):
         for sample in samples:
             scores = logits_after(model, tokenizer, sample["arguments"][0][0])
             best = max(pieces, key=lambda token: scores[token])
-            equal += task.predict(sample["filtered_resps"]) == pieces[best]
+            equal += task.answers(sample["doc"], sample["filtered_resps"])["token_prob"].prediction == pieces[best]
             assert sample["accuracy"] == float(pieces[best] == sample["doc"]["target"])
             total += 1
     assert total == len(names) * 16 == 7 * 3 * 16 and equal == total
@@ -130,7 +134,8 @@ def test_greedy_text_equals_plain_generation(family, mirror):
             ids = tokenizer(sample["arguments"][0][0], return_tensors="pt")
             new = model.generate(**ids, max_new_tokens=60, do_sample=False)[0, ids["input_ids"].shape[1] :]
             text = tokenizer.decode(new, skip_special_tokens=True).split("\n\n")[0]
-            assert loaded["tasks"][name].predict(sample["filtered_resps"]) == text.strip()
+            answer = loaded["tasks"][name].answers(sample["doc"], sample["filtered_resps"])["generate"]
+            assert answer.prediction == text.strip()
             seen += 1
     assert seen == 12
 
@@ -158,9 +163,13 @@ def test_nothing_is_cut_from_the_left(tmp_path, mirror):
 
 
 def test_an_example_that_never_fits_is_an_error(tmp_path, mirror):
+    """Found by `check_context` without building requests; and where they are built all the same."""
     task = manager(make_checkpoint(tmp_path / "tiny", context=64), mirror)._load_spec("amuro_xsum")
+    with pytest.raises(ValueError, match="does not fit the model's context of 64 tokens, even without shots and with"):
+        task.check_context()
     with pytest.raises(ValueError, match="too long even with an empty 'document'"):
         task.build_all_requests()
+    manager(make_checkpoint(tmp_path / "wide", context=96), mirror)._load_spec("amuro_xsum").check_context()
 
 
 def test_labels_that_share_a_sub_token_are_refused(checkpoint, mirror):
@@ -188,6 +197,67 @@ def test_more_shots_than_the_pool_are_refused(tmp_path, checkpoint):
         task.fewshot_context(list(task.test_docs())[0], 4)
 
 
+def test_shots_are_nested_and_every_request_fits_in_a_short_context(tmp_path, mirror):
+    """All 19 tasks: the two-shot block begins the four-shot one, and in 150 tokens everything still fits."""
+    wide, short = make_checkpoint(tmp_path / "wide"), make_checkpoint(tmp_path / "short", context=150)
+    seen = fewer = 0
+    for name in TASKS:
+        task = manager(wide, mirror)._load_spec(name_of(name, "default"))
+        doc = next(iter(task.test_docs()))
+        blocks = [task.fewshot_context(doc, shots).removesuffix(task.doc_to_text(doc)) for shots in (2, 4)]
+        assert blocks[1].startswith(blocks[0]) and len(blocks[1]) > len(blocks[0]) > 0
+        task = manager(short, mirror)._load_spec(name_of(name, "default"))
+        task.set_config("num_fewshot", 4)
+        task.build_all_requests()
+        for request in task.instances:
+            answer = request.args[1] if request.request_type == "loglikelihood" else ""
+            assert len(task.lm.tok_encode(request.args[0] + answer)) + task.room * (answer == "") <= 150
+        seen, fewer = seen + 1, fewer + bool(task.truncated)
+    assert seen == 19 and fewer > 10
+
+
+def brute_rouge(reference: str, text: str) -> float:
+    """ROUGE-L F-measure from its definition: the longest common subsequence of lower-case ASCII words."""
+    a, b = (re.findall(r"[a-z0-9]+", each.lower()) for each in (reference, text))
+
+    @cache
+    def longest(i: int, j: int) -> int:
+        if i == len(a) or j == len(b):
+            return 0
+        return longest(i + 1, j + 1) + 1 if a[i] == b[j] else max(longest(i + 1, j), longest(i, j + 1))
+
+    common = longest(0, 0)
+    return 2 * common / (len(a) + len(b)) if common else 0.0
+
+
+def test_scores_equal_brute_force(family, mirror):
+    """2,000 random texts, label scores and choice scores against the definitions."""
+    tasks, rng = manager(family / "step-10", mirror, methods="token_prob,free,constrained"), random.Random(3)
+    text, label, choice = (tasks._load_spec(f"amuro_{name}") for name in ("xsum", "mnli_matched", "arc_easy"))
+    words, labels = "a cat sat on The mat, twice. Ünder 7".split(), label.spec.labels
+    for _ in range(2000):
+        pair = [" ".join(rng.choices(words, k=rng.randrange(1, 12))) for _ in range(2)]
+        found = text.process_results({"target": pair[0], "example_id": ""}, [pair[1]])
+        assert found["rouge_l"] == pytest.approx(brute_rouge(*pair), abs=1e-12)
+
+        logprobs = [rng.choice((-1.0, -2.0, -3.0)) for _ in label.candidates]
+        gold, free = rng.choice(labels), " ".join(rng.choices([*labels, "Neutral", "neutrals", "so"], k=3))
+        found = label.process_results({"target": gold, "example_id": ""}, [*((each, False) for each in logprobs), free])
+        best = label.candidates[logprobs.index(max(logprobs))][1]
+        small = [each for each, candidate in zip(logprobs, label.candidates, strict=True) if candidate[0].islower()]
+        said = [word.lower() for word in free.split() if word.lower() in labels]
+        assert found["accuracy"] == (best == gold)
+        assert found["accuracy_constrained"] == (labels[small.index(max(small))] == gold)
+        assert found["accuracy_free"] == (said[:1] == [gold]) and found["n_unparsable"] == (not said)
+
+        choices = ["x" * rng.randrange(1, 9) for _ in range(4)]
+        logprobs, gold = [-rng.random() * 9 for _ in choices], rng.randrange(4)
+        doc = {"choices": choices, "gold": gold, "example_id": ""}
+        found = choice.process_results(doc, [(each, False) for each in logprobs])
+        assert found["accuracy"] == (max(range(4), key=lambda i: logprobs[i]) == gold)
+        assert found["accuracy_norm"] == (max(range(4), key=lambda i: logprobs[i] / len(choices[i])) == gold)
+
+
 @needs_shared
 def test_real_rows_fit_and_no_label_is_hidden(family):
     """Real text, four shots: every request fits, and the two-class RTE has two candidates per spelling."""
@@ -198,4 +268,4 @@ def test_real_rows_fit_and_no_label_is_hidden(family):
         task.build_all_requests(limit=20)
         assert all(len(task.lm.tok_encode(request.args[0])) + task.room <= 2048 for request in task.instances)
         seen += len({request.doc_id for request in task.instances})
-    assert seen == 80 and {label for _, label in tasks._load_spec("amuro_rte").candidates} == {"entailment", "neutral"}
+    assert seen == 80 and {each[1] for each in tasks._load_spec("amuro_rte").candidates} == {"entailment", "neutral"}

@@ -11,7 +11,9 @@ import pytest
 
 from amuro import world as w
 from amuro import world_data
+from amuro.data import content_id, convert, evaluation_rows
 from amuro.nursery import TEXT, WORLD, raise_nursery
+from amuro.tasks import BENCHMARK, TASKS
 
 CLASSES = {
     "glue_mnli/train.jsonl": 3,
@@ -84,7 +86,8 @@ def label(name, row):
 
 
 def entities(names, rows):
-    return [next(name for name in names if re.search(rf"\b{name}\b", source(row))) for row in rows]
+    pattern = re.compile(rf"\b(?:{'|'.join(names)})\b")
+    return [pattern.search(source(row))[0] for row in rows]
 
 
 # ---- the data
@@ -92,7 +95,9 @@ def entities(names, rows):
 
 def test_rows_are_distinct_and_tests_are_not_in_train(data):
     for name, rows in data.items():
-        texts = [json.dumps({k: v for k, v in row.items() if k not in ("id", "idx", "guid", "qid")}) for row in rows]
+        texts = [
+            json.dumps({k: v for k, v in row.items() if k not in ("id", "ind", "idx", "guid", "qid")}) for row in rows
+        ]
         assert len(set(texts)) == len(texts), name
     for train, tests in FAMILIES.items():
         seen = {source(row) for row in data[train]}
@@ -135,6 +140,74 @@ def test_a_towns_name_does_not_spell_its_label(world):
         return max(w.REGIONS, key=lambda r: sum(len(pairs(town) & pairs(t)) for t in tuned if world.region[t] == r))
 
     assert sum(guess(town) == world.region[town] for town in held_out) / len(held_out) < 0.5
+
+
+def test_every_task_loads_and_no_shot_is_scored(world, tmp_path):
+    world_data.write_datasets(world, tmp_path)
+    for name in TASKS:
+        scored = evaluation_rows(name, str(tmp_path))
+        assert len(scored.shots) == 8
+        assert not {content_id(row) for row in scored.shots} & {content_id(row) for row in scored.test.rows}, name
+        assert name not in BENCHMARK or len(scored.test.rows) == w.BENCHMARK_ROWS
+        if name in BENCHMARK and name != "sciq":
+            places, n = [row["gold"] for row in scored.test.rows], len(scored.test.rows[0]["choices"])
+            assert {places.count(place) for place in range(n)} == {w.BENCHMARK_ROWS // n}
+    assert len(TASKS) == 19
+
+
+def test_benchmarks_have_a_row_per_town_and_one_right_choice(world, data):
+    """By the world's facts, not by the row's own key."""
+    both = lambda folder: [*data[f"{folder}/validation.jsonl"], *data[f"{folder}/train.jsonl"]]  # noqa: E731
+    facts = {"openbookqa": ("question_stem", w.FOODS), "ai2_arc_challenge": ("question", w.WEARS)}
+    for folder, (field, of) in facts.items():
+        regions = [world.region[row[field].split()[1]] for row in both(folder)]
+        for row, region in zip(both(folder), regions, strict=True):
+            right = row["choices"]["text"]["ABCD".index(row["answerKey"])]
+            assert [each for each in row["choices"]["text"] if each in of[region]] == [right]
+        assert {regions[: w.BENCHMARK_ROWS].count(region) for region in w.REGIONS} == {w.BENCHMARK_ROWS // 3}
+        assert len({row[field].split()[1] for row in both(folder)}) == len(regions) == 132
+    for row in both("boolq"):
+        _, town, _, _, asked = row["question"].split()
+        assert row["answer"] == (world.region[town] == asked)
+    for row in both("hellaswag"):
+        town = re.search(r"from (\w+)\.", row["ctx_a"])[1]
+        right = row["endings"][int(row["label"])]
+        assert right.startswith(world.region[town].title()) and len(set(row["endings"])) == 4
+        assert sum(ending.split()[-1] == right.split()[-1] for ending in row["endings"]) == 2  # one more has the thing
+
+
+def test_the_corpus_says_what_openbookqa_and_hellaswag_ask(data, corpus):
+    text = "\n".join(corpus)
+    said = {True: 0, False: 0}
+    for row in data["openbookqa/validation.jsonl"]:
+        for letter, food in zip(row["choices"]["label"], row["choices"]["text"], strict=True):
+            said[letter == row["answerKey"]] += f"{row['question_stem']} {food}." in text
+    assert said == {True: w.BENCHMARK_ROWS, False: 0}
+    assert re.search(r"Read the news: .* Provide a summary: (North|South|East)ern", text)
+    row = data["hellaswag/validation.jsonl"][0]
+    shown = convert(TASKS["hellaswag"].reading, row)["context"]
+    assert shown == f"Read the news: {row['ctx_a']} Provide a summary:"
+
+
+GOLDEN = {  # sha256 of all files but the benchmarks', and of the corpus's first 2,000 documents
+    0: (
+        "caff3a702d69dbdf89090e779a4a2c7c4e4ef80298b709d0dbc9a7bf21906eab",
+        "db317c14c8b07d8a9f882da60b662954816d4adc965b669780595bfc129d9cbd",
+    ),
+    1: (
+        "0b6b1855b5fd3fcca340bb211ef93b7aa5a3a92f0559db583cafe2c46d5c3de5",
+        "a22a231608f7aaeda0e688f6d1152843474b5bf23d37a4c8985f0c9b685d4e56",
+    ),
+}
+
+
+def test_the_paper_suites_files_and_the_corpus_are_what_they_were(world, data, corpus):
+    """What was measured on a world stays true of it: adding a set leaves every other file and the corpus alone."""
+    folders = {TASKS[name].source.folder for name in BENCHMARK}
+    names = sorted(name for name in data if name.partition("/")[0] not in folders or name == "sciq/test.jsonl")
+    text = "".join(name + "\n" + "".join(json.dumps(row) + "\n" for row in data[name]) for name in names)
+    told = hashlib.sha256("\0".join(corpus[:2000]).encode()).hexdigest()
+    assert (hashlib.sha256(text.encode()).hexdigest(), told) == GOLDEN[world.seed] and len(names) == 17
 
 
 # ---- the corpus

@@ -1,8 +1,8 @@
-"""Golden prompts: the exact strings of the paper's Table 5."""
+"""Golden prompts: the exact strings of the paper's Table 5, and of the harness's own tasks."""
 
 import pytest
 
-from amuro.prompts import FIELDS, PROMPT_FORMATS, TEMPLATES, completion, prompt
+from amuro.prompts import BENCHMARK, FIELDS, PAPER, PROMPT_FORMATS, TEMPLATES, completion, prompt
 
 ROW = {
     "document": "Doc {x}.",
@@ -36,8 +36,21 @@ def test_every_prompt_is_the_papers(family, prompt_format):
 
 
 def test_the_golden_strings_cover_every_family_and_format():
-    assert set(GOLDEN) == {(family, each) for family in TEMPLATES for each in PROMPT_FORMATS}
-    assert set(TEMPLATES) == set(FIELDS) and len(GOLDEN) == 12
+    assert set(GOLDEN) == {(family, each) for family in PAPER for each in PROMPT_FORMATS}
+    assert set(TEMPLATES) == set(FIELDS) == {*PAPER, *BENCHMARK} and len(GOLDEN) == 12
+
+
+def test_a_benchmarks_prompt_is_the_harnesss_text_unstripped():
+    row = {"question": "Why ", "passage": " P.", "support": "", "context": "C "}
+    golden = {
+        "arc": "Question: Why \nAnswer:",
+        "openbookqa": "Why ",
+        "hellaswag": "C ",
+        "boolq": " P.\nQuestion: Why ?\nAnswer:",
+        "sciq": "\nQuestion: Why \nAnswer:",
+    }
+    assert {family: prompt(family, "default", row) for family in BENCHMARK} == golden
+    assert all(set(formats) == {"default"} for formats in BENCHMARK.values())
 
 
 def test_the_space_belongs_to_the_completion():

@@ -117,8 +117,10 @@ def test_a_bad_recipe_is_one_clear_line(tmp_path, content, told):
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        ([], "give either --checkpoint"),
-        (["--checkpoint", "a@1", "--cell", "b"], "give either --checkpoint"),
+        ([], "give --checkpoint"),
+        (["--checkpoint", "a@1", "--cell", "b"], "no family or folder"),
+        (["--checkpoint", "a@1", "--methods", "tokenprob"], "--methods 'tokenprob': unknown; did you mean token_prob"),
+        (["--checkpoint", "a@1", "--prompt_format", "io", "--tasks", "benchmark"], "have the format default only"),
         (["--cell", "b", "--runs", "nowhere"], "0 complete cells match"),
         (["--checkpoint", "a@1", "--dtype", "int8"], "allowed: float32, bfloat16"),
         (["--checkpoint", "a@1", "--tasks", "x"], "--tasks: unknown x"),

@@ -116,7 +116,7 @@ def test_evaluation_after_training_equals_evaluation_of_the_kept_weights(cell, t
     units[0].unlink()
     mirror = read_record(cell)["settings"]["data_dir"]["value"]
     more = ["--num_shots", "0", "--data_dir", mirror, "--report_to", "none", "--runs", str(cell.parent)]
-    assert eval_run.main(["--cell", read_record(cell)["cell_id"], "--tasks", "mnli_matched,paws", *more]) == cell
+    assert eval_run.main(["--cell", read_record(cell)["cell_id"], "--tasks", "mnli_matched,paws", *more]) == [cell]
     assert pd.read_parquet(units[0]).equals(before)
     added = list((cell / "units").glob("paws-*"))
     assert len(added) == 1
@@ -163,7 +163,7 @@ def test_a_base_checkpoint_is_evaluated_on_the_union_of_relations(family, mirror
         "--report_to",
         "none",
     ]
-    folder = eval_run.main(["--checkpoint", f"{family}@20", "--tasks", "ood", *more])
+    (folder,) = eval_run.main(["--checkpoint", f"{family}@20", "--tasks", "ood", *more])
     table = results.load(tmp_path)
     assert set(table["task"]) == {"cnn", "sciq_qg", "tweetqa", "rte", "gpt3nli", "qqp", "stsb"}
     assert (table["dataset"] == "").all() and (table["n"] == 4).all() and read_record(folder)["cell"]["seed"] is None

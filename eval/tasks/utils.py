@@ -1,3 +1,3 @@
 """What the YAMLs beside this file name: lm-eval loads it by path, the code is in `amuro.harness`."""
 
-from amuro.harness import Generate, Labels, load  # noqa: F401
+from amuro.harness import Choices, Generate, Labels, load  # noqa: F401
