@@ -20,7 +20,7 @@ setup: .venv/ready  ## create .venv with everything pinned
 	touch .venv/ready
 
 demo: .venv/ready  ## the whole study on the nursery, offline: raise, fine-tune, evaluate, report; goes on where it stopped
-	$(VENV)/amuro nursery --out $(DEMO)/nursery
+	$(VENV)/amuro nursery --out $(DEMO)/nursery --threads 2
 	$(VENV)/python -m amuro.demo --out $(DEMO)
 	$(VENV)/python -m analysis.report --runs $(DEMO)/runs --out $(DEMO)/report
 
@@ -31,7 +31,8 @@ check: .venv/ready  ## formatting and lint
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 
-bench: .venv/ready  ## the spine on real rows (half an hour): make bench DATA=folder with a mirror and text/
+bench: .venv/ready  ## speed of the engine, and the spine on real rows (an hour): make bench DATA=mirror folder with text/
+	OMP_NUM_THREADS=1 $(VENV)/python bench/eval_speed.py --data_dir "$(DATA)"
 	$(VENV)/python bench/mirror.py --data_dir "$(DATA)"
 
 clean:  ## remove what the demo wrote

@@ -58,9 +58,9 @@ def main(argv: list[str] | None = None) -> Path:
 
     with tracking.run(cell, arguments.runs, enabled="wandb" in sft.report_to, num_train_rows=len(rows.rows)) as run:
         if record and weights.is_dir():
-            model, tokenizer = training.load(weights)
+            model, tokenizer = checkpoints.load(weights)
         else:
-            model, tokenizer = training.load(base)
+            model, tokenizer = checkpoints.load(base)
             family = DATASETS[arguments.dataset].reading.family
             examples, n_truncated = encode_rows(rows.rows, family, tokenizer, sft.max_length)
             trainer = training.trainer(model, tokenizer, sft, examples)

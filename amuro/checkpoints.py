@@ -6,7 +6,7 @@
     EleutherAI/pythia-70m@step64  any hub repository at any revision
 
 `resolve` says what a checkpoint is (and costs no download); `fetch` gives the local folder with its weights, config and
-tokenizer, the only place they are read from.
+tokenizer, the only place they are read from; `load` loads them.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from amuro.encoding import load_tokenizer
 from amuro.hub import wanted
 
 INSTEAD = "for a local copy write PATH@step with a family.json in PATH"
@@ -92,6 +93,25 @@ def fetch(checkpoint: Checkpoint) -> Path:
     if not list(folder.glob("*.safetensors")):
         raise ValueError(f"{checkpoint.base}: the revision has no safetensors weights, and pickled ones are not loaded")
     return folder
+
+
+def load(folder: Path, dtype: str = "float32", device: str | None = None):
+    """(model, tokenizer) from a local checkpoint folder, weights in `dtype`; no remote code, safetensors only.
+
+    The device is this process's GPU where there is one. ValueError where the tokenizer is missing or has no EOS.
+    """
+    import torch
+    from accelerate import PartialState
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"{folder}: the tokenizer has no EOS token, which ends every completion")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # only fills rows: the labels are masked by position
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
+    gpu = f"cuda:{PartialState().local_process_index}" if torch.cuda.is_available() else None
+    return model.to(device or gpu or "cpu"), tokenizer
 
 
 def history(family: str) -> list[tuple[int | None, float | None, str]]:

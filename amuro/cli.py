@@ -60,13 +60,14 @@ def list_(family: Annotated[str, typer.Argument(help="a known family, or a folde
 @app.command()
 def status(runs: Annotated[Path, typer.Option(help="the folder that cells are written under")] = Path("runs")) -> None:
     """Every complete cell with its number of units, and what is missing from the grid they span."""
-    from amuro.results import coverage, load
+    from amuro.results import KEY, coverage, load
 
     table = load(runs)
-    cells = table.groupby(["family", "step", "stage", "dataset", "seed", "cell_id"], dropna=False).size()
-    for (family, step, stage, dataset, seed, cell_id), units in cells.items():
+    units = table.drop_duplicates([name for name in KEY if name != "metric"])
+    cells = units.groupby(["family", "step", "stage", "dataset", "seed", "cell_id"], dropna=False).size()
+    for (family, step, stage, dataset, seed, cell_id), count in cells.items():
         tuned = f"{stage} {dataset} seed {seed}" if dataset else "base"
-        print(f"{cell_id}  {family}@{step:<10} {tuned:<28} {units:>4} units")
+        print(f"{cell_id}  {family}@{step:<10} {tuned:<28} {count:>4} units")
     there, expected, missing = coverage(table)
     print(f"{len(cells)} cells, {there} of {expected} units" + "".join(f"\n  missing: {each}" for each in missing))
 

@@ -1,4 +1,4 @@
-"""The whole study on the nursery: every checkpoint BASE and fine-tuned on four datasets with three seeds.
+"""The whole study on the nursery: every checkpoint BASE and fine-tuned on four datasets with two seeds.
 
     make demo        or        python -m amuro.demo --out demo        after        amuro nursery --out demo/nursery
 
@@ -25,7 +25,8 @@ from amuro.settings import script
 from amuro.tasks import DATASETS
 
 ROOT = Path(__file__).parent.parent
-SEEDS = (1, 2, 3)
+SEEDS = (1, 2)
+FORGOTTEN = "xsum,socialiqa,mnli_matched"  # tasks of other datasets: in the fourth, paws, there is nothing to forget
 
 
 def commands(out: Path) -> list[tuple[str, list[str]]]:
@@ -35,10 +36,10 @@ def commands(out: Path) -> list[tuple[str, list[str]]]:
     places = ["--data_dir", str(nursery / "data"), "--runs", str(runs)]
     points = [f"{family}@{step}" for step, *_ in history(str(family))]
     both = ["--prompt_format", "default,instruct"]
-    base = ["--tasks", "all", *both, "--num_shots", "0", "--eval_batch_size", "64"]
+    base = ["--tasks", "all", *both, "--num_shots", "0"]
     tuned = ["--recipe", "nursery-sft", "--tasks"]
     # What tuning makes a model forget, and other prompts, cost most of the time: they are measured on one seed.
-    scored = {SEEDS[0]: ["id,ood,cross_task", *both]}
+    scored = {SEEDS[0]: [f"id,ood,{FORGOTTEN}", *both]}
     return [("eval/run.py", ["--checkpoint", point, *base, *places]) for point in points] + [
         (
             "train_sft.py",
@@ -89,6 +90,8 @@ def run_all(todo: list[tuple[str, list[str]]], logs: Path, processes: int) -> li
     logs.mkdir(parents=True, exist_ok=True)
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     os.environ.setdefault("WANDB_MODE", "offline")
+    # glibc gives large blocks back to the system at every free; keeping them saves a tenth of the time.
+    os.environ.update(MALLOC_MMAP_THRESHOLD_=str(2**30), MALLOC_TRIM_THRESHOLD_=str(2**31 - 1))
     context, failed = multiprocessing.get_context("spawn"), []
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker) as pool:
         cells = [pool.submit(run_cell, number, *command, str(logs)) for number, command in enumerate(todo)]

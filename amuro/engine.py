@@ -29,7 +29,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import handle_stop_sequences
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -37,7 +37,7 @@ from amuro.encoding import encode_all
 
 SHARED_TOKENS = 16  # a prefix shorter than this is not worth a pass of its own
 SHARED_ROWS = 3  # nor is one that fewer rows have in common
-BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}  # a batch's own tokens: enough to fill the device; more only costs memory
+BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}  # a batch's own tokens: they fill the device; more only costs memory
 MEMORY_SHARE = 0.6  # of the free memory that a batch may take by our estimate
 
 
@@ -183,18 +183,18 @@ class Engine(HFLM):
         return [answers[number] for number in range(len(requests))]
 
     def _stock(self, requests: list[Instance], progress: Callable[[int], None]) -> list:
-        answers = [None] * len(requests)
-        for kind, method in (("loglikelihood", super().loglikelihood), ("generate_until", super().generate_until)):
-            numbers = [number for number, each in enumerate(requests) if each.request_type == kind]
-            for number, answer in zip(
-                numbers, method([requests[i] for i in numbers], True) if numbers else [], strict=True
-            ):
-                answers[number] = answer
-            progress(len(numbers))
-        if other := {each.request_type for each in requests} - {"loglikelihood", "generate_until"}:
+        methods = {"loglikelihood": super().loglikelihood, "generate_until": super().generate_until}
+        if other := {each.request_type for each in requests} - methods.keys():
             raise ValueError(
                 f"{', '.join(other)} requests need the engine, and {type(self.model).__name__} {self.unfit}"
             )
+        answers = [None] * len(requests)
+        for kind in dict.fromkeys(each.request_type for each in requests):
+            numbers = [number for number, each in enumerate(requests) if each.request_type == kind]
+            found = methods[kind]([requests[number] for number in numbers], True)
+            for number, answer in zip(numbers, found, strict=True):
+                answers[number] = answer
+            progress(len(numbers))
         return answers
 
     # ---- requests to rows
@@ -203,7 +203,8 @@ class Engine(HFLM):
         """One row per distinct context."""
         texts = {text for each in requests for text in _texts(each, known)} - known.keys()
         known.update(zip(texts, encode_all(self, list(texts)), strict=True))
-        rows: dict[tuple[int, ...], Row] = {}
+        eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        rows: dict[object, Row] = {}
         for number, request in enumerate(requests):
             context, *whole = _texts(request, known)
             row = rows.setdefault(ids := tuple(known[context]), Row(ids))
@@ -216,12 +217,13 @@ class Engine(HFLM):
                 row.listed.append((number, tuple(request.args[1])))
                 longest = len(ids)
             else:
+                settings = normalize_gen_kwargs(request.args[1], self.max_gen_toks)
+                new_tokens, until = settings["max_gen_toks"], tuple(handle_stop_sequences(settings["until"], eos=eos))
+                if row.generating and (row.new_tokens, row.until) != (new_tokens, until):
+                    row = rows.setdefault((ids, new_tokens, until), Row(ids))
                 row.generating.append(number)
-                settings = request.args[1]
-                row.new_tokens = settings.get("max_gen_toks", self.max_gen_toks)
-                eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
-                row.until = tuple(handle_stop_sequences(list(settings.get("until") or ()), eos=eos))
-                longest = len(ids) + row.new_tokens
+                row.new_tokens, row.until = new_tokens, until
+                longest = len(ids) + new_tokens
             if longest > self.max_length:
                 raise ValueError(
                     f"a request of {longest} tokens exceeds the context of {self.max_length}: ...{context[-60:]!r}"
@@ -245,6 +247,8 @@ class Engine(HFLM):
                     raise
                 if len(batch) == 1:
                     raise RuntimeError(f"out of memory with one sequence of {len(batch[0].ids)} tokens") from error
+                answers = None
+            if answers is None:  # outside of the handler, whose traceback holds on to the memory
                 self.most_rows = len(batch) // 2
                 torch.cuda.empty_cache()
                 print(f"engine: out of memory with {len(batch)} rows, going on with {self.most_rows}")
@@ -439,10 +443,10 @@ def _texts(request: Instance, known: dict) -> tuple[str, ...]:
 
 def _sampled(request: Instance) -> bool:
     """Whether a request asks for other text than greedy."""
-    settings = request.args[1] if request.request_type == "generate_until" else {}
-    return bool(settings.get("do_sample")) or bool(
-        settings.keys() - {"until", "max_gen_toks", "do_sample", "temperature"}
-    )
+    if request.request_type != "generate_until":
+        return False
+    settings = normalize_gen_kwargs(request.args[1])
+    return bool(settings["do_sample"]) or bool(settings.keys() - {"until", "max_gen_toks", "do_sample", "temperature"})
 
 
 def _unconditional(request: Instance) -> bool:

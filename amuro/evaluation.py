@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from amuro import tracking
 from amuro.cells import Cell, Unit
 from amuro.data import evaluation_rows, resolve_data_dir
 from amuro.results import interval, read_unit, write_unit
@@ -107,10 +108,8 @@ def evaluate_units(
     `checkpoint_folder` is where the tasks find the tokenizer and the context length, `weights` the weights' digest.
     With several processes (accelerate launch) all take part in each unit, and the main one stores it.
     """
-    from amuro import tracking
     from amuro.engine import Engine
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # a warning per task about the data hook that we chose
     model.eval()
     lm = Engine(model, tokenizer, asked.batch_size)
     together = defaultdict(list)
@@ -157,11 +156,14 @@ def load_task(checkpoint_folder: Path, asked: Request, units: list[Unit]):
     """The harness's task that units of the same prompts run, set to their shots and methods."""
     from lm_eval.tasks import TaskManager
 
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # a warning per task about the data hook that we chose
     first = units[0]
     places = {"pretrained": str(checkpoint_folder), **({"data_dir": asked.data_dir} if asked.data_dir else {})}
     asks = {"shot_seed": first.shot_seed, "methods": [unit.method for unit in units]}
     manager = TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False, metadata={**places, **asks})
-    (task,) = manager.load([harness_name(first)])["tasks"].values()
+    if (name := harness_name(first)) not in manager.all_subtasks:
+        raise ValueError(f"{TASKS_FOLDER} has no readable YAML of the task {name}")
+    (task,) = manager.load([name])["tasks"].values()
     task.set_config("num_fewshot", first.num_shots)
     return task
 

@@ -177,7 +177,11 @@ class AmuroTask(ConfigurableTask):
                 context = super().fewshot_context(doc, shots, **self.chat)
                 pairs += [(context, each) for each in ("", *self.continuations(doc))]
             self._learn(pairs)
+            self.prepare([context for context, each in pairs if not each])
         super().build_all_requests(**part, **kwargs)
+
+    def prepare(self, contexts: list[str]) -> None:
+        """What a task looks up about many contexts at once."""
 
     def _learn(self, pairs: list[tuple[str, str]]) -> None:
         """Encode contexts (an empty continuation) and what follows them."""
@@ -340,14 +344,22 @@ class Labels(AmuroTask):
                     owners.setdefault(token, label)
         return owners
 
-    def one_token_each(self, tail: str) -> bool:
-        """Whether every candidate is exactly its one token after a context that ends so, in the harness's encoding."""
-        if tail not in self._checked:  # in the default format all contexts end alike
-            start = self.lm.tok_encode(tail)
-            self._checked[tail] = all(
-                self.lm.tok_encode(tail + text) == [*start, token] for text, _, token, _ in self.candidates
-            )
-        return self._checked[tail]
+    def prepare(self, contexts: list[str]) -> None:
+        """Check for every context's end that each candidate is exactly its one token after it, in one batched call."""
+        tails = list({boundary(context) for context in contexts} - self._checked.keys())
+        if not tails or not self.asks_candidates:
+            return
+        texts = [tail + text for tail in tails for text in ("", *(text for text, *_ in self.candidates))]
+        ids = encode_all(self.lm, texts)
+        for number, tail in enumerate(tails):
+            start, *ends = ids[number * (1 + len(self.candidates)) :][: 1 + len(self.candidates)]
+            wanted = [[*start, token] for _, _, token, _ in self.candidates]
+            self._checked[tail] = ends == wanted
+
+    def one_token_each(self, context: str) -> bool:
+        """Whether every candidate is exactly its one token after the context, in the harness's own encoding."""
+        self.prepare([context])
+        return self._checked[boundary(context)]
 
     @property
     def asks_candidates(self) -> bool:
@@ -356,7 +368,7 @@ class Labels(AmuroTask):
     def requests(self, doc: dict, context: str, metadata) -> list[Instance]:
         out = []
         if self.asks_candidates:
-            if not self.one_token_each(boundary(context)):
+            if not self.one_token_each(context):
                 raise ValueError(
                     f"{self.config.task}: a candidate of example {doc['example_id']} is not one token after its prompt"
                 )

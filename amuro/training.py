@@ -12,12 +12,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from amuro.encoding import IGNORED, load_tokenizer
+from amuro.encoding import IGNORED
 
 # Trainer settings that do not decide the weights: logging, saving, reporting, hardware. The batch enters as the
 # effective `batch_size`, precision as `training_dtype`. All other settings that differ from the default are identity.
@@ -69,18 +68,6 @@ def share_batch(sft: SFTConfig, batch_size: int, given: bool) -> None:
             f"--per_device_train_batch_size {per_device}"
         )
     sft.per_device_train_batch_size, sft.gradient_accumulation_steps = per_device, share // per_device
-
-
-def load(folder: Path, dtype: str = "float32", device: str | None = None):
-    """(model, tokenizer) from a local checkpoint folder, weights in `dtype`; no remote code, safetensors only."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
-    tokenizer = load_tokenizer(folder)
-    if tokenizer.eos_token_id is None:
-        raise ValueError(f"{folder}: the tokenizer has no EOS token, which ends every completion")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token  # only fills rows: the labels are masked by position
-    gpu = f"cuda:{PartialState().local_process_index}" if torch.cuda.is_available() else None
-    return model.to(device or gpu or "cpu"), tokenizer
 
 
 def hardware() -> dict:

@@ -166,15 +166,18 @@ def read(task, answers: list) -> dict:
 
 
 def report(name: str, slow: float, fast: float, agreement: str) -> None:
+    """Print one line of the table."""
     print(f"{name:<44}{slow:>9.2f}{fast:>9.2f}{slow / fast:>6.2f}x  {agreement}", flush=True)
 
 
 def labels(model, checkpoint, given) -> None:
+    """Four-shot labels by next-token probability."""
     asks = [("mnli_matched", ["token_prob"]), ("paws", ["token_prob"])]
     compare("mnli + paws, token_prob", model, checkpoint, given, asks, given.limit)
 
 
 def methods(model, checkpoint, given) -> None:
+    """Three ways of reading a label: one pass of the engine, three runs of stock."""
     three = ["token_prob", "free", "constrained"]
     asks = [("mnli_matched", three), ("paws", three)]
     runs = [[method] for method in three]
@@ -182,10 +185,12 @@ def methods(model, checkpoint, given) -> None:
 
 
 def xsum(model, checkpoint, given) -> None:
+    """Greedy text after prompts of up to 2,000 tokens."""
     compare("xsum, generate 60", model, checkpoint, given, [("xsum", ["generate"])], max(1, given.limit // 4))
 
 
 def benchmark(model, checkpoint, given) -> None:
+    """Multiple choice: several continuations of several tokens each."""
     asks = [(task, ["loglikelihood"]) for task in ("arc_easy", "hellaswag", "sciq")]
     compare("arc_easy + hellaswag + sciq", model, checkpoint, given, asks, given.limit // 2)
 
@@ -209,6 +214,7 @@ def floor(model, checkpoint, given) -> None:
 
 @torch.no_grad()
 def run_bare(model, batches) -> None:
+    """The prefix of each group once, then its rows' own tokens, the last position's logits only."""
     for n, groups in batches:
         prefix = DynamicCache(config=model.config)
         if n:

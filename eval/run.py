@@ -105,11 +105,9 @@ def tuned_model(name: str, arguments: Arguments) -> Model:
 
 def evaluate(model: Model, place: Path, arguments: Arguments, main_process: bool) -> None:
     """Load the weights in `place` and score the missing units."""
-    from amuro import training
-
     track = arguments.report_to == "wandb" and main_process
     with tracking.run(model.cell, arguments.runs, enabled=track) as run:
-        loaded, tokenizer = training.load(place, arguments.dtype)
+        loaded, tokenizer = checkpoints.load(place, arguments.dtype)
         if main_process and read_record(model.folder) is None:  # a BASE cell has no training to complete
             write_record(model.folder, model.cell, weights=model.weights)
         evaluation.evaluate_units(

@@ -180,9 +180,9 @@ def test_results_of_other_weights_are_not_served(family, mirror, tmp_path, capsy
 
 
 def test_bad_input_is_one_line_before_the_model_is_loaded(family, mirror, tmp_path, monkeypatch):
-    from amuro import training
+    from amuro import checkpoints
 
-    monkeypatch.setattr(training, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(checkpoints, "load", lambda *_, **__: pytest.fail("the model was loaded"))
     bare = tmp_path / "bare"
     shutil.copytree(family, bare)
     for path in bare.glob("step-20/*tokenizer*"):

@@ -264,4 +264,7 @@ def test_wandb_records_the_cell_offline(cell):
     values = results.load(cell.parent).set_index("task")["value"]
     for task, value in values.items():
         assert record["summary"][f"eval/{task}/default/0shot/token_prob/accuracy"] == pytest.approx(value)
+    examples = sum(len(pd.read_parquet(path)) for path in cell.glob("units/*"))
+    assert record["summary"]["evaluation/examples"] == examples and record["summary"]["evaluation/seconds_left"] == 0
+    assert record["summary"]["evaluation/examples_per_s"] > 0
     assert not list(cell.parent.rglob("wandb/data/artifacts/staging/*"))
