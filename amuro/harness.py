@@ -110,6 +110,11 @@ class AmuroTask(ConfigurableTask):
             given.get("max_length"),
         )
 
+    @property
+    def delimiter(self) -> str:
+        """What stands between prompt and answer: nothing where a chat template ends the prompt."""
+        return "" if self.chat.get("apply_chat_template") else self.config.target_delimiter
+
     # ---- fitting
 
     @property
@@ -122,11 +127,13 @@ class AmuroTask(ConfigurableTask):
         return []
 
     def length(self, text: str) -> int:
+        """Tokens of a text, as the harness encodes it."""
         if text not in self.lengths:
             self.lengths[text] = len(self.lm.tok_encode(text))
         return self.lengths[text]
 
     def fits(self, doc: dict, context: str) -> bool:
+        """Whether nothing of a request would be cut."""
         texts = [context, *(context + each for each in self.continuations(doc))]
         return all(self.length(text) + self.room <= self.lm.max_length for text in texts)
 
@@ -152,7 +159,7 @@ class AmuroTask(ConfigurableTask):
 
         Cheap: only texts of more bytes than the context has tokens are encoded.
         """
-        source = FIELDS[self.spec.family][0]
+        self.chat, source = chat, FIELDS[self.spec.family][0]
         for doc in self.task_docs.select(range(min(limit or len(self.task_docs), len(self.task_docs)))):
             empty = {**doc, source: ""}
             context = super().fewshot_context(empty, 0, **chat)
@@ -197,6 +204,7 @@ class AmuroTask(ConfigurableTask):
         raise NotImplementedError
 
     def construct_requests(self, doc: dict, ctx: str, metadata=None, **_) -> list[Instance]:
+        assert self.fits(doc, ctx), f"{self.config.task}: a request of {doc['example_id']} exceeds the context"
         return self.requests(doc, ctx, metadata)
 
     def answers(self, doc: dict, responses: list) -> dict[str, Answer]:
@@ -253,11 +261,6 @@ class Choices(AmuroTask):
 
     room = 0  # the texts hold the answers
 
-    @property
-    def delimiter(self) -> str:
-        """What stands between prompt and answer: nothing where a chat template ends the prompt."""
-        return "" if self.chat.get("apply_chat_template") else self.config.target_delimiter
-
     def continuations(self, doc: dict) -> list[str]:
         return [self.delimiter + choice for choice in doc["choices"]]
 
@@ -283,7 +286,6 @@ class Labels(AmuroTask):
     """
 
     room = 5  # as many as `free` takes, so that every way of reading sees the same prompt
-    delimiter = Choices.delimiter
 
     def __init__(self, config: dict):
         self._checked: dict[str, bool] = {}

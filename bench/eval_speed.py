@@ -28,8 +28,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import DynamicCache, OlmoConfig, OlmoForCausalLM, PreTrainedTokenizerFast
 
 from amuro.cells import Unit
-from amuro.engine import Engine, prefix_groups
+from amuro.engine import Engine
 from amuro.evaluation import Request, load_task
+from amuro.rows import make_rows, prefix_groups
 
 ROOT = Path(__file__).parent.parent
 SHAPES = {  # hidden, intermediate, layers, heads, vocabulary
@@ -203,7 +204,7 @@ def floor(model, checkpoint, given) -> None:
     for task in ("mnli_matched", "paws"):
         loaded, building = load(checkpoint, given, task, ["token_prob"], given.limit)
         batches = []
-        for n, group in prefix_groups(engine._rows(loaded.instances, dict(loaded.encoded))):
+        for n, group in prefix_groups(make_rows(engine, loaded.instances, dict(loaded.encoded))):
             rows = sorted(group, key=lambda row: len(row.ids), reverse=True)
             size = given.batch_size
             batches.append((n, [rows[start : start + size] for start in range(0, len(rows), size)]))

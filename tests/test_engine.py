@@ -14,9 +14,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from amuro.cells import Unit
-from amuro.engine import SHARED_TOKENS, Engine, Row, prefix_groups
+from amuro.engine import Engine
 from amuro.evaluation import Request, load_task
 from amuro.prompts import PROMPT_FORMATS
+from amuro.rows import SHARED_TOKENS, Row, prefix_groups
 from amuro.tasks import METHODS, TASKS
 
 ARCHITECTURES = ("Olmo", "GPTNeoX", "Llama", "Olmo2")
@@ -248,6 +249,26 @@ def test_other_attention_gives_the_stock_answers(olmo, mirror, change, capsys):
     if engine.unfit:
         with pytest.raises(ValueError, match="next_token requests need the engine"):
             engine.answer([Instance("next_token", {}, ("the", (1, 2)), 0)])
+
+
+def test_bfloat16_differs_from_stock_in_near_ties_only(olmo, mirror):
+    """Half precision rounds by batch and padding, in the engine as in stock: equal within it, labels but for ties."""
+    _, tokenizer, folder = olmo
+    model = make_model("Olmo", tokenizer).to(torch.bfloat16)
+    seen = 0
+    for name in ("mnli_matched", "paws"):
+        task = task_of(folder, mirror, name, "default", 3)
+        ours = Engine(model, tokenizer).answer(task.instances, task.encoded)
+        stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, softmax_dtype="float32")
+        other = stock.loglikelihood(task.instances, True)
+        each = len(task.candidates)
+        for start in range(0, len(ours), each):
+            own, theirs = ([answer[0] for answer in found[start : start + each]] for found in (ours, other))
+            assert own == pytest.approx(theirs, abs=0.3)
+            best = own.index(max(own))
+            assert best == theirs.index(max(theirs)) or max(theirs) - theirs[best] < 0.3
+            seen += 1
+    assert seen == 24
 
 
 def test_a_request_beyond_the_context_is_an_error(olmo):
