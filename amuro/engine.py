@@ -18,8 +18,9 @@ state spaces, no explicit positions) are answered by the stock code, and a line 
 """
 
 import inspect
-from collections import defaultdict
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import psutil
 import torch
@@ -33,6 +34,7 @@ from transformers.cache_utils import DynamicLayer
 from amuro.rows import Row, is_plain, make_rows, prefix_groups
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}  # a batch's own tokens: they fill the device; more only costs memory
+DECODING_ROWS = {"cpu": 64, "cuda": 512}  # texts written at once, unless a batch size is given
 MEMORY_SHARE = 0.6  # of the free memory that a batch may take by our estimate
 
 
@@ -70,6 +72,33 @@ class ReservedLayer(DynamicLayer):
     def select(self, rows: torch.Tensor) -> None:
         """Keep only these rows."""
         self.memory = [states[rows] for states in self.memory]
+        self.keys, self.values = (states[:, :, : self.length] for states in self.memory)
+
+    @classmethod
+    def joined(cls, parts: list["ReservedLayer"], length: int, capacity: int) -> "ReservedLayer":
+        """The rows of several layers in one, each part's columns moved to the right up to `length`."""
+        layer, first = cls(capacity), parts[0]
+        layer.dtype, layer.device, layer.is_initialized, layer.length = first.dtype, first.device, True, length
+        rows = sum(part.keys.shape[0] for part in parts)
+        layer.memory = [each.new_zeros(rows, each.shape[1], capacity, each.shape[3]) for each in first.memory]
+        start = 0
+        for part in parts:
+            end = start + part.keys.shape[0]
+            layer.memory[0][start:end, :, length - part.length : length] = part.keys
+            layer.memory[1][start:end, :, length - part.length : length] = part.values
+            start = end
+        return layer
+
+
+@dataclass
+class Prefilled:
+    """Rows that wait for their text: their contexts are computed. `logits` (rows, vocabulary) are those of the next
+    token, `seen` (rows, columns) says which columns of the cache a row's new tokens see."""
+
+    rows: list[Row]
+    logits: torch.Tensor
+    seen: torch.Tensor
+    layers: list[ReservedLayer]
 
 
 class Engine(HFLM):
@@ -112,10 +141,9 @@ class Engine(HFLM):
             return self._stock(requests, progress)
         rows = make_rows(self, requests, dict(encoded or {}))
         answers: dict[int, object] = {}
-        for n, group in prefix_groups(rows):
-            for mine in self._batches(n, group):
-                answers |= mine
-                progress(len(mine) * self.state.num_processes)
+        for found in self._answers(prefix_groups(rows)):
+            answers |= found
+            progress(len(found) * self.state.num_processes)
         if self.state.num_processes > 1:
             answers = dict(gather_object(list(answers.items())))
         return [answers[number] for number in range(len(requests))]
@@ -137,48 +165,92 @@ class Engine(HFLM):
 
     # ---- rows to batches
 
-    def _batches(self, n: int, group: list[Row]) -> Iterator[dict[int, object]]:
-        """The answers of a group's batches, longest rows first; of several processes each takes every p-th row."""
+    def _answers(self, groups: list[tuple[int, list[Row]]]) -> Iterator[dict[int, object]]:
+        """The answers, batch by batch. Rows that ask for text wait until there are enough of them, whatever their group
+        and length: a decoding step costs little more for many rows than for one."""
+        waiting: list[Prefilled] = []
+        for n, group in groups:
+            for answers, prefilled in self._batches(n, group):
+                yield answers
+                waiting += [prefilled] if prefilled else []
+                if sum(len(each.rows) for each in waiting) >= self._decoding_rows(waiting):
+                    yield from self._texts(waiting)
+                    waiting = []
+        yield from self._texts(waiting)
+
+    def _decoding_rows(self, waiting: list[Prefilled]) -> float:
+        """How many rows to decode at once: what was asked for, or what the memory allows to hold twice."""
+        rows = [row for each in waiting for row in each.rows]
+        if not rows:
+            return math.inf
+        most = DECODING_ROWS.get(self.device.type, DECODING_ROWS["cpu"])
+        longest = max(len(row.ids) + row.extra + row.new_tokens for row in rows)
+        return min(self.most_rows or most, MEMORY_SHARE * _free_memory(self.device) // (2 * longest * self._kept_bytes))
+
+    def _batches(self, n: int, group: list[Row]) -> Iterator[tuple[dict[int, object], Prefilled | None]]:
+        """The answers to log-probability requests of a group's batches, longest rows first, and what waits for text. Of
+        several processes each takes every p-th row."""
         own = lambda row: len(row.ids) - n + row.extra  # noqa: E731
         rows = sorted(group, key=lambda row: (own(row), row.ids), reverse=True)
         rows = rows[self.state.process_index :: self.state.num_processes]
         prefix = self._prefill(group[0].ids[:n]) if n and rows else None
         while rows:
             batch = rows[: self._size(n, rows, own)]
-            try:
-                answers = self._run(n, prefix, batch)
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise
-                if len(batch) == 1:
-                    raise RuntimeError(f"out of memory with one sequence of {len(batch[0].ids)} tokens") from error
-                answers = None
-            if answers is None:  # outside of the handler, whose traceback holds on to the memory
-                self.most_rows = len(batch) // 2
-                torch.cuda.empty_cache()
-                print(f"engine: out of memory with {len(batch)} rows, going on with {self.most_rows}")
-                continue
-            yield answers
-            rows = rows[len(batch) :]
+            done = self._unless_out_of_memory(lambda batch=batch: self._run(n, prefix, batch), batch)
+            if done:
+                yield done
+                rows = rows[len(batch) :]
+
+    def _texts(self, waiting: list[Prefilled]) -> Iterator[dict[int, object]]:
+        """The texts of rows that wait, all at once or, where the memory does not suffice, in halves."""
+        if not waiting:
+            return
+        rows = [row for each in waiting for row in each.rows]
+        texts = self._unless_out_of_memory(lambda: self._decode(waiting), rows)
+        if texts:
+            yield texts
+        elif len(waiting) > 1:
+            yield from self._texts(waiting[: len(waiting) // 2])
+            yield from self._texts(waiting[len(waiting) // 2 :])
+        else:  # one batch of a prefix: its halves, computed again
+            for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+                for _, prefilled in self._batches(0, half):
+                    yield from self._texts([prefilled])
+
+    def _unless_out_of_memory(self, compute: Callable[[], object], rows: list[Row]):
+        """The result, or None after halving the number of rows that are tried; RuntimeError with one row alone."""
+        try:
+            return compute()
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            if len(rows) == 1:
+                raise RuntimeError(f"out of memory with one sequence of {len(rows[0].ids)} tokens") from error
+        # Outside of the handler, whose traceback holds on to the memory.
+        self.most_rows = len(rows) // 2
+        torch.cuda.empty_cache()
+        print(f"engine: out of memory with {len(rows)} rows, going on with {self.most_rows}")
+        return None
 
     def _size(self, n: int, rows: list[Row], own: Callable[[Row], int]) -> int:
-        """How many of the rows, longest first, make a batch. None is padded to more than twice its own length, except
-        where text is generated: there a step costs more than padding."""
-        first = rows[0]
-        tokens = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"]) * (4 if first.generating else 1)
-        config = self.model.config.get_text_config()
-        itemsize = self.model.dtype.itemsize
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        kept = (n + own(first) + first.new_tokens) * 2 * config.num_hidden_layers * heads * head_dim * itemsize
+        """How many of the rows, longest first, make a batch. None is padded to more than twice its own length."""
+        first, config, itemsize = rows[0], self.model.config.get_text_config(), self.model.dtype.itemsize
+        tokens = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
         inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
         passing = own(first) * (8 * config.hidden_size + 3 * inner) * itemsize
         logits = (1 + first.extra) * config.vocab_size * (itemsize + 8)
-        memory = int(MEMORY_SHARE * _free_memory(self.device)) // (kept + passing + logits)
+        bytes_per_row = (n + own(first)) * self._kept_bytes + passing + logits
+        memory = int(MEMORY_SHARE * _free_memory(self.device)) // bytes_per_row
         most = max(1, min(self.most_rows or len(rows), tokens // own(first) or 1, memory, len(rows)))
-        if first.generating:
-            return most
         return sum(2 * own(row) >= own(first) for row in rows[:most])
+
+    @property
+    def _kept_bytes(self) -> int:
+        """Bytes of the keys and values of one token."""
+        config = self.model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return 2 * config.num_hidden_layers * heads * head_dim * self.model.dtype.itemsize
 
     def _prefill(self, ids: tuple[int, ...]) -> DynamicCache:
         """Keys and values of a prefix, one row."""
@@ -201,22 +273,23 @@ class Engine(HFLM):
 
     # ---- a batch
 
-    def _run(self, n: int, prefix: DynamicCache | None, rows: list[Row]) -> dict[int, object]:
-        """The answers of one batch: [prefix][padding][own part of the context][branches], then greedy text."""
+    def _run(self, n: int, prefix: DynamicCache | None, rows: list[Row]) -> tuple[dict[int, object], Prefilled | None]:
+        """One pass of one batch: [prefix][padding][own part of the context][branches]."""
         context, extra = max(len(row.ids) - n for row in rows), max(row.extra for row in rows)
-        width, new = context + extra, max(row.new_tokens for row in rows)
         ids, positions, mask = self._layout(n, rows, context, extra)
         layers = prefix.layers if prefix else [None] * self.model.config.get_text_config().num_hidden_layers
-        cache = Cache(layers=[ReservedLayer(n + width + new, layer) for layer in layers])
+        cache = Cache(layers=[ReservedLayer(n + context + extra, layer) for layer in layers])
         logits = self._forward(ids, positions, mask, cache, keep=1 + extra)
         answers = self._read(rows, logits, 1 + extra)
-        generating = [number for number, row in enumerate(rows) if row.generating]
-        if generating:
-            visible = None  # all columns; else those that the last token of each row's context sees
-            if extra or any(len(row.ids) - n < context for row in rows):
-                visible = mask[:, :, context - 1 : context]
-            answers |= self._decode(rows, generating, logits[:, 0], visible, cache)
-        return answers
+        if not any(row.generating for row in rows):
+            return answers, None
+        seen = torch.ones(len(rows), n + context + extra, dtype=torch.bool, device=self.device)
+        if mask is not None:  # what the context's last token sees: nothing of the branches, nor of the padding
+            seen = mask[:, 0, context - 1]
+        wanted = torch.tensor([number for number, row in enumerate(rows) if row.generating], device=self.device)
+        _select(cache.layers, wanted if len(wanted) < len(rows) else None)
+        generating = [row for row in rows if row.generating]
+        return answers, Prefilled(generating, logits[wanted, 0].clone(), seen[wanted], cache.layers)
 
     def _layout(self, n: int, rows: list[Row], context: int, extra: int):
         """Ids and positions (rows, width), and which columns each position sees: (rows, 1, width, n + width) bool, None
@@ -277,43 +350,46 @@ class Engine(HFLM):
                 answers[request] = values[start:end]
         return answers
 
-    def _decode(self, rows, generating: list[int], logits, visible, cache) -> dict[int, str]:
-        """Greedy text of the rows numbered in `generating`, whose first logits (rows, vocabulary) are given."""
-        live = torch.tensor(generating, device=self.device)
-        made: dict[int, list[int]] = defaultdict(list)
-        stops = self._stop_ids()
-        if len(generating) < len(rows):
-            logits, visible = logits[live], visible if visible is None else visible[live]
-            _select(cache, live)
-        current = list(generating)
-        length = torch.tensor([len(rows[number].ids) for number in current], device=self.device)
+    def _decode(self, waiting: list[Prefilled]) -> dict[int, object]:
+        """Greedy text of the rows. A step is one token of every row that has not stopped."""
+        rows = [row for each in waiting for row in each.rows]
+        columns = max(each.seen.shape[1] for each in waiting)
+        capacity = columns + max(row.new_tokens for row in rows)
+        layers = zip(*(each.layers for each in waiting), strict=True)
+        cache = Cache(layers=[ReservedLayer.joined(list(parts), columns, capacity) for parts in layers])
+        pad = torch.nn.functional.pad
+        visible = torch.cat([pad(each.seen, (columns - each.seen.shape[1], 0), value=False) for each in waiting])
+        visible = None if visible.all() else visible[:, None, None]  # None: every column
+        logits, stops = torch.cat([each.logits for each in waiting]), self._stop_ids()
+        length = torch.tensor([len(row.ids) for row in rows], device=self.device)
+        made: list[list[int]] = [[] for _ in rows]
+        live = list(range(len(rows)))
         while True:
             tokens = logits.argmax(-1)
             going = []
-            for place, (number, token) in enumerate(zip(current, tokens.tolist(), strict=True)):
+            for place, (number, token) in enumerate(zip(live, tokens.tolist(), strict=True)):
                 if token in stops:
                     continue
                 made[number].append(token)
-                row = rows[number]
-                if len(made[number]) < row.new_tokens and not self._stopped(made[number], row.until):
+                if len(made[number]) < rows[number].new_tokens and not self._stopped(made[number], rows[number].until):
                     going.append(place)
             if not going:
                 break
-            if len(going) < len(current):
+            if len(going) < len(live):
                 keep = torch.tensor(going, device=self.device)
-                tokens, length, current = tokens[keep], length[keep], [current[place] for place in going]
+                tokens, length, live = tokens[keep], length[keep], [live[place] for place in going]
                 visible = visible if visible is None else visible[keep]
-                _select(cache, keep)
+                _select(cache.layers, keep)
             if visible is not None:
-                visible = torch.nn.functional.pad(visible, (0, 1), value=True)
+                visible = pad(visible, (0, 1), value=True)
             logits = self._forward(tokens[:, None], length[:, None], visible, cache, keep=1)[:, -1]
             length = length + 1
         answers = {}
-        for number in generating:
-            text = self.tok_decode(made[number], skip_special_tokens=True)
-            for stop in rows[number].until:
+        for row, ids in zip(rows, made, strict=True):
+            text = self.tok_decode(ids, skip_special_tokens=True)
+            for stop in row.until:
                 text = text.split(stop)[0] if stop else text
-            answers |= dict.fromkeys(rows[number].generating, text)
+            answers |= dict.fromkeys(row.generating, text)
         return answers
 
     def _stop_ids(self) -> set[int]:
@@ -332,8 +408,9 @@ class Engine(HFLM):
         return any(stop in text for stop in until if stop)
 
 
-def _select(cache: Cache, rows: torch.Tensor) -> None:
-    for layer in cache.layers:
+def _select(layers: list[ReservedLayer], rows: torch.Tensor | None) -> None:
+    """Keep only these rows of a cache; None keeps all."""
+    for layer in layers if rows is not None else ():
         layer.select(rows)
 
 
