@@ -18,7 +18,6 @@ state spaces, no explicit positions) are answered by the stock code, and a line 
 """
 
 import inspect
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -172,17 +171,16 @@ class Engine(HFLM):
         for n, group in groups:
             for answers, prefilled in self._batches(n, group):
                 yield answers
-                waiting += [prefilled] if prefilled else []
-                if sum(len(each.rows) for each in waiting) >= self._decoding_rows(waiting):
-                    yield from self._texts(waiting)
-                    waiting = []
+                if prefilled:
+                    rows = [row for each in (*waiting, prefilled) for row in each.rows]
+                    if len(rows) > self._decoding_rows(rows):
+                        yield from self._texts(waiting)
+                        waiting = []
+                    waiting.append(prefilled)
         yield from self._texts(waiting)
 
-    def _decoding_rows(self, waiting: list[Prefilled]) -> float:
-        """How many rows to decode at once: what was asked for, or what the memory allows to hold twice."""
-        rows = [row for each in waiting for row in each.rows]
-        if not rows:
-            return math.inf
+    def _decoding_rows(self, rows: list[Row]) -> int:
+        """How many such rows to decode at once: what was asked for, or what the memory allows to hold twice."""
         most = DECODING_ROWS.get(self.device.type, DECODING_ROWS["cpu"])
         longest = max(len(row.ids) + row.extra + row.new_tokens for row in rows)
         return min(self.most_rows or most, MEMORY_SHARE * _free_memory(self.device) // (2 * longest * self._kept_bytes))

@@ -208,6 +208,22 @@ def test_rows_stop_one_by_one(olmo, mirror):
     assert min(tokens) < 30 and len(set(tokens)) > 3
 
 
+def test_no_pass_has_more_rows_than_asked_for(olmo, mirror, monkeypatch):
+    """Also where batches of several groups are decoded together; and with no limit, texts are decoded all at once."""
+    model, tokenizer, folder = olmo
+    requests = task_of(folder, mirror, "socialiqa", "default", 2).instances
+    requests += task_of(folder, mirror, "socialiqa", "instruct", 2).instances
+    forward, seen = Engine._forward, []
+    monkeypatch.setattr(
+        Engine, "_forward", lambda self, ids, *a, **k: seen.append(ids.shape) or forward(self, ids, *a, **k)
+    )
+    expected = Engine(model, tokenizer).answer(requests)
+    assert max(rows for rows, width in seen if width == 1) == len(requests) == 24
+    seen.clear()
+    assert Engine(model, tokenizer, 5).answer(requests) == expected
+    assert max(rows for rows, _ in seen) == 5
+
+
 def test_running_out_of_memory_halves_the_batch_and_goes_on(olmo, mirror, monkeypatch, capsys):
     model, tokenizer, folder = olmo
     requests = task_of(folder, mirror, "paws", "default", 2, ["token_prob", "free"]).instances
