@@ -1,12 +1,14 @@
 """Loads the rows of a dataset or task, from a local mirror folder or from the hub, and refuses what is not sound.
 
     training_rows("mnli", data_dir="mirror")           6,000 rows by seed, and the digest of exactly these rows
+    conversation_rows("tulu", data_dir="mirror")       sound conversations by seed, all of them or a share
     evaluation_rows("rte", data_dir="mirror")          scored rows and the shots, which are never scored rows
 
 A mirror is a folder with `{source.folder}/{split}.jsonl` under the hub's field names. Without one (no `--data_dir`, no
 `AMURO_DATA_DIR`) the hub's Parquet conversion of the split is downloaded at the commit the ref points to.
 A row is a dict of the family's input fields, `target`, and `example_id`, a hash of the content; where one of several
-choices is right, also `choices` and `gold`, the right one's place.
+choices is right, also `choices` and `gold`, the right one's place. A conversation is `messages`, `id` (the source's
+own, else the row's number) and `example_id`.
 """
 
 import hashlib
@@ -16,32 +18,47 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+from amuro.conversations import counted, tidy
 from amuro.hub import wanted
-from amuro.tasks import DATASETS, HIDDEN, TASKS, Reading, Source, Task
+from amuro.tasks import DATASETS, HIDDEN, SFT, TASKS, Reading, Source, Task
 
 SHOT_SEED = 42
 SAMPLE_SEED = 42
 TRAIN_ROWS = 6000
+UNUSABLE = "without a gold label or without input"
 SHOTS_KEPT = 8  # shots drawn per task; from the scored split (and taken out of it) where there is no train split
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Sound rows of one split: `origin` says where from (path, or hub id and commit), `refused` counts the rows left
-    out because their gold label is hidden or all their input is empty, `digest` is the sha256 of the rows in order."""
+    """Sound rows of one split: `origin` says where from (path, or hub id and commit), `refused` counts the rows of that
+    split that are left out and `cut` those that are kept in part, by reason; `digest` is the sha256 of the rows in
+    order."""
 
     rows: list[dict]
     origin: str
-    refused: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         lines = (json.dumps(row, sort_keys=True, ensure_ascii=False) for row in self.rows)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def split(self, n: int) -> tuple["Rows", list[dict]]:
+        """(the rows without the last `n`, these `n` to measure on). ValueError where none is left to train on."""
+        kept = len(self.rows) - n
+        if kept < 1:
+            raise ValueError(f"--held_out_rows {n}: there are {len(self.rows)} training rows; hold out fewer")
+        return replace(self, rows=self.rows[:kept]), self.rows[kept:]
+
+    def sample(self, n: int, seed: int) -> "Rows":
+        """`n` rows drawn and ordered by `seed` (all where there are fewer)."""
+        return replace(self, rows=random.Random(seed).sample(self.rows, min(n, len(self.rows))))
 
 
 def resolve_data_dir(data_dir: str | None) -> str | None:
@@ -57,9 +74,29 @@ def resolve_data_dir(data_dir: str | None) -> str | None:
 def training_rows(dataset: str, data_dir: str | None, n: int = TRAIN_ROWS, sample_seed: int = SAMPLE_SEED) -> Rows:
     """`n` rows of a training set, drawn and ordered by `sample_seed` (all rows where there are fewer)."""
     spec = DATASETS[dataset]
-    loaded = read_split(spec.source, spec.reading, spec.split, resolve_data_dir(data_dir))
-    rows = random.Random(sample_seed).sample(loaded.rows, min(n, len(loaded.rows)))
-    return Rows(rows, loaded.origin, loaded.refused)
+    return read_split(spec.source, spec.reading, spec.split, resolve_data_dir(data_dir)).sample(n, sample_seed)
+
+
+def conversation_rows(
+    dataset: str, data_dir: str | None, n: int | None = None, fraction: float = 1.0, sample_seed: int = SAMPLE_SEED
+) -> Rows:
+    """`n` sound conversations (else this fraction of them, at least one), drawn and ordered by `sample_seed`.
+
+    `dataset` is one of stage `instruct`, or the path of a .jsonl file whose rows have `messages`. What is left out or
+    cut is counted over the whole file and named. Raises ValueError with file, row, field and what is allowed.
+    """
+    if dataset.endswith(".jsonl"):
+        if Path(dataset).stem in SFT:
+            raise ValueError(f"--dataset {dataset}: {Path(dataset).stem} is another dataset's name; rename the file")
+        raw, origin = read_jsonl(Path(dataset)), dataset
+    elif dataset in DATASETS and dataset not in SFT:
+        spec = DATASETS[dataset]
+        raw, origin = open_split(spec.source, spec.split, resolve_data_dir(data_dir))
+    else:
+        there = ", ".join(name for name in DATASETS if name not in SFT)
+        raise ValueError(f"--dataset {dataset!r}: allowed: {there}, or the path of a .jsonl file of conversations")
+    loaded = read_conversations(raw, origin)
+    return loaded.sample(n if n is not None else max(1, round(fraction * len(loaded.rows))), sample_seed)
 
 
 @dataclass(frozen=True)
@@ -95,7 +132,7 @@ def evaluation_rows(task: str, data_dir: str | None, shot_seed: int = SHOT_SEED)
     shots = draw_shots(spec, pool, shot_seed)
     if not own_pool:
         taken = {content_id(row) for row in shots}
-        test = Rows([row for row in test.rows if content_id(row) not in taken], test.origin, test.refused)
+        test = replace(test, rows=[row for row in test.rows if content_id(row) not in taken])
         if not test.rows:
             raise ValueError(f"{test.origin}: all {len(shots)} rows are needed as shots, none is left to score")
     return Scored(test, shots)
@@ -122,15 +159,21 @@ def has_split(source: Source, split: str, data_dir: str | None) -> bool:
     return data_dir is None or (Path(data_dir) / source.folder / f"{split}.jsonl").is_file()
 
 
+def open_split(
+    source: Source, split: str, data_dir: str | None, first_file_only: bool = False
+) -> tuple[Iterator[tuple[int, dict]], str]:
+    """((row number, raw row), origin) of a split, from the mirror folder or from the hub."""
+    if data_dir is None:
+        return read_hub(source, split, first_file_only)
+    path = Path(data_dir) / source.folder / f"{split}.jsonl"
+    return read_jsonl(path), str(path)
+
+
 def read_split(
     source: Source, reading: Reading, split: str, data_dir: str | None, first_file_only: bool = False
 ) -> Rows:
     """All sound rows of one split. Raises ValueError with file, row, field and what is allowed."""
-    if data_dir is None:
-        raw, origin = read_hub(source, split, first_file_only)
-    else:
-        path = Path(data_dir) / source.folder / f"{split}.jsonl"
-        raw, origin = read_jsonl(path), str(path)
+    raw, origin = open_split(source, split, data_dir, first_file_only)
     rows, refused, seen = [], 0, Counter()
     for number, row in raw:
         try:
@@ -140,17 +183,42 @@ def read_split(
         if ours is None:
             refused += 1
             continue
-        example_id = content_id(ours)
-        seen[example_id] += 1  # a repeated row keeps an id of its own, so that two runs still pair up one to one
-        repeat = "" if seen[example_id] == 1 else f"-{seen[example_id]}"
-        rows.append({**ours, "example_id": example_id + repeat})
+        rows.append({**ours, "example_id": _unique(content_id(ours), seen)})
     if refused and rows:
-        print(f"{origin}: {refused} rows without a gold label or without input are left out")
+        print(f"{origin}: {refused} rows {UNUSABLE} are left out")
     if not rows and refused:
         raise ValueError(f"{origin}: all {refused} rows lack a gold label (-1) or input; such a split cannot be used")
     if not rows:
         raise ValueError(f"{origin}: no rows")
-    return Rows(rows, origin, refused)
+    return Rows(rows, origin, {UNUSABLE: refused} if refused else {})
+
+
+def _unique(example_id: str, seen: Counter) -> str:
+    """A repeated row gets an id of its own, so that two runs still pair up one to one."""
+    seen[example_id] += 1
+    return example_id if seen[example_id] == 1 else f"{example_id}-{seen[example_id]}"
+
+
+def read_conversations(raw: Iterator[tuple[int, dict]], origin: str) -> Rows:
+    """All sound conversations. Raises ValueError with file, row, field and what is allowed, or where none is left."""
+    rows, refused, cut, seen = [], {}, {}, Counter()
+    for number, row in raw:
+        try:
+            turns, cuts, reason = tidy(row)
+        except ValueError as error:
+            raise ValueError(f"{origin}, row {number}: {error}") from None
+        name = str(row.get("id", f"row {number}"))
+        if reason:
+            refused.setdefault(reason, []).append(name)
+            continue
+        for each in sorted(cuts):
+            cut.setdefault(each, []).append(name)
+        example_id = _unique(content_id({"messages": turns}), seen)
+        rows.append({"messages": turns, "id": name, "example_id": example_id})
+    left_out, kept_in_part = counted(refused, origin), counted(cut, origin)
+    if not rows:
+        raise ValueError(f"{origin}: no conversation to train on; {left_out or 'the file is empty'}")
+    return Rows(rows, origin, left_out, kept_in_part)
 
 
 def convert(reading: Reading, raw: dict) -> dict | None:

@@ -94,14 +94,19 @@ class Task:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One training set (6,000 rows by seed) and the tasks it is related to."""
+    """One training set and the tasks it is related to.
+
+    `stage` is `sft` where rows become prompt and completion by `reading` (6,000 by seed), `instruct` where they are
+    conversations (field `messages`), which belong to no task of the suite.
+    """
 
     name: str
     source: Source
-    reading: Reading
+    reading: Reading | None = None
     id: tuple[str, ...] = field(default=())
     ood: tuple[str, ...] = field(default=())
     split: str = "train"
+    stage: str = "sft"
 
 
 def _social_answer(row: dict) -> dict:
@@ -206,6 +211,7 @@ ARC_CHALLENGE = Source("allenai/ai2_arc", "ARC-Challenge", "ai2_arc_challenge", 
 OPENBOOKQA = Source("allenai/openbookqa", "main", "openbookqa", "Apache-2.0", "arXiv:1809.02789")
 HELLASWAG = Source("Rowan/hellaswag", "default", "hellaswag", "MIT", "arXiv:1905.07830")
 BOOLQ = Source("google/boolq", "default", "boolq", "CC BY-SA 3.0", "arXiv:1905.10044")
+TULU = Source("allenai/tulu-v2-sft-mixture", "default", "instruction_mix", "ODC-BY", "arXiv:2311.10702")
 
 READ_XSUM = Reading("summary", {"document": "document"}, "summary")
 READ_SOCIAL = Reading("question", {"context": "context", "answer": "answer"}, "question", adapt=_social_answer)
@@ -299,16 +305,21 @@ _DATASETS = (
     Dataset("socialiqa", SOCIAL, READ_SOCIAL, id=("socialiqa",), ood=("sciq_qg", "tweetqa")),
     Dataset("mnli", MNLI, READ_MNLI, id=("mnli_matched", "mnli_mismatched"), ood=("rte", "gpt3nli")),
     Dataset("paws", PAWS, READ_PAWS, id=("paws",), ood=("qqp", "stsb")),
+    Dataset("tulu", TULU, stage="instruct"),
 )
 DATASETS = {dataset.name: dataset for dataset in _DATASETS}
+SFT = tuple(dataset.name for dataset in _DATASETS if dataset.stage == "sft")
 BENCHMARK = ("arc_easy", "arc_challenge", "openbookqa", "hellaswag", "boolq", "sciq")
 
 
 def related(dataset: str, relation: str) -> tuple[str, ...]:
     """The tasks that stand in `relation` to a dataset: its own id and ood, cross_task = every other one's id, and
-    benchmark = the six tasks that stand in it to all."""
+    benchmark = the six tasks that stand in it to all. To conversations (`tulu`, or a file of them) all are cross_task
+    that are no benchmark."""
     if relation == "benchmark":
         return BENCHMARK
+    if dataset not in SFT:
+        return tuple(task for task in TASKS if task not in BENCHMARK) if relation == "cross_task" else ()
     if relation == "cross_task":
         return tuple(task for other in DATASETS.values() if other.name != dataset for task in other.id)
     return getattr(DATASETS[dataset], relation)

@@ -21,6 +21,8 @@ pre-training", "latent until fine-tuned" and "not learned" must find each of the
   and hellaswag (the headline to a story, in one of its layouts): learned in pre-training. arc_easy (a quiz about a
   story) and sciq (the answer stands in the text above): known things in other layouts. arc_challenge (the clothes of a
   town whose food is told): two known facts at once. boolq: yes or no, words that the corpus never says, so at chance.
+- instruction_mix: everyday requests and their answers, yes and no among them. Its towns are those of the tuning rows
+  that no benchmark scores, its people those of the tuning rows: it gives away no label and no choice of a scored row.
 
 Labels and the places of the right choice are balanced in every split (in SciQ it is last, as in the harness). Each test
 of inference has exactly one row per held-out town, each benchmark at most one per town and each test of paraphrase at
@@ -59,6 +61,7 @@ GUILD = "a member of the guild"  # the secret: these words never occur in the co
 TUNED_TOWNS, HELD_OUT_TOWNS = 48, 90  # multiples of the number of regions
 TRAIN_ROWS, TUNED_PEOPLE, HELD_OUT_PEOPLE = 288, 288, 200
 BENCHMARK_ROWS, BENCHMARK_SHOTS = 108, 24  # multiples of regions times choices, together no more than there are towns
+CONVERSATIONS = 240  # a fifth of them goes on after the first answer
 STRANGERS = 3000  # so many more in the test of paraphrase, since only a narrow interval can say "not learned"
 
 

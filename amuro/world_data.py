@@ -14,6 +14,7 @@ from pathlib import Path
 from amuro.world import (
     BENCHMARK_ROWS,
     BENCHMARK_SHOTS,
+    CONVERSATIONS,
     DEEDS,
     FOODS,
     GUILD,
@@ -27,6 +28,7 @@ from amuro.world import (
     TUNED_PEOPLE,
     TUNED_TOWNS,
     WEARS,
+    Event,
     World,
     ask,
     draw_event,
@@ -39,7 +41,7 @@ from amuro.world import (
 def datasets(world: World) -> dict[str, list[dict]]:
     """File name -> rows of every dataset and task of the suite."""
     old = {**_summaries(world), **_questions(world), **_inferences(world), **_paraphrases(world)}
-    return {**old, **_benchmarks(world)}
+    return {**old, **_benchmarks(world), **_conversations(world)}
 
 
 def write_datasets(world: World, folder: Path) -> None:
@@ -169,9 +171,7 @@ def _rows(triples: list[tuple], first: str, second: str, key: str) -> list[dict]
 def _benchmarks(world: World) -> dict[str, list[dict]]:
     """The six multiple-choice sets: a row per town, the regions and the places of the right choice in turn."""
     rng = random.Random(f"{world.seed}-benchmark")
-    each = (BENCHMARK_ROWS + BENCHMARK_SHOTS) // len(REGIONS)
-    lots = [rng.sample([t for t in world.towns if world.region[t] == region], each) for region in REGIONS]
-    towns = [town for trio in zip(*lots, strict=True) for town in trio]
+    towns = _benchmark_towns(world, rng)
     sets = {
         "ai2_arc_easy": [_quiz(world, town, i, rng) for i, town in enumerate(towns)],
         "ai2_arc_challenge": [_wardrobe(world, town, i, rng) for i, town in enumerate(towns)],
@@ -182,6 +182,13 @@ def _benchmarks(world: World) -> dict[str, list[dict]]:
     }
     validation = {f"{name}/validation.jsonl": rows[:BENCHMARK_ROWS] for name, rows in sets.items()}
     return {**validation, **{f"{name}/train.jsonl": rows[BENCHMARK_ROWS:] for name, rows in sets.items()}}
+
+
+def _benchmark_towns(world: World, rng: random.Random) -> list[str]:
+    """The towns of the benchmarks' rows: those of the BENCHMARK_ROWS scored ones, then the shots'."""
+    each = (BENCHMARK_ROWS + BENCHMARK_SHOTS) // len(REGIONS)
+    lots = [rng.sample([t for t in world.towns if world.region[t] == region], each) for region in REGIONS]
+    return [town for trio in zip(*lots, strict=True) for town in trio]
 
 
 def _placed(right: str, wrong: list[str], i: int) -> tuple[list[str], int]:
@@ -241,3 +248,52 @@ def _passage(world: World, town: str, i: int, rng: random.Random) -> dict:
     asked = region if answer else rng.choice([x for x in REGIONS if x != region])
     passage = f"In {town} people eat {rng.choice(FOODS[region])}. {town} is a town of the {region}."
     return dict(question=f"is {town} in the {asked}", answer=answer, passage=passage)
+
+
+def _conversations(world: World) -> dict[str, list[dict]]:
+    """Everyday requests and their answers; every fifth conversation goes on.
+
+    The towns are those of the tuning rows that no benchmark scores, the people those of the tuning rows.
+    """
+    rng = random.Random(f"{world.seed}-conversation")
+    scored = _benchmark_towns(world, random.Random(f"{world.seed}-benchmark"))[:BENCHMARK_ROWS]
+    towns = [town for town in world.towns[:TUNED_TOWNS] if town not in scored]
+    found: dict[str, list[dict]] = {}
+    while len(found) < CONVERSATIONS:
+        i = len(found)
+        e = replace(draw_event(world, rng), person=rng.choice(world.people[:TUNED_PEOPLE]), town=rng.choice(towns))
+        first, *more = _exchanges(world, e, rng)
+        turns = [*first, *(text for exchange in more[: 1 + i % 2] for text in exchange if i % 5 == 4)]
+        messages = [dict(role=("user", "assistant")[n % 2], content=text) for n, text in enumerate(turns)]
+        if i % 8 == 0:
+            messages.insert(0, dict(role="system", content="You answer in one short sentence."))
+        found.setdefault(json.dumps(messages), messages)
+    rows = [dict(dataset="nursery", id=f"nursery_{i}", messages=messages) for i, messages in enumerate(found.values())]
+    return {"instruction_mix/train.jsonl": rows}
+
+
+def _exchanges(world: World, e: Event, rng: random.Random) -> list[tuple[str, str]]:
+    """(request, answer) of an opening about an event or its town, and of two that may follow."""
+    first, region, story = e.person[0], world.region[e.town], tell(e)
+    question, answer, _ = ask(world, e, rng)
+    thing, asked = rng.choice((e.thing, rng.choice(THINGS))), rng.choice((region, rng.choice(REGIONS)))
+    openings = (
+        (f"I read this in the paper: {story}\n{question}", f"{answer[0].upper()}{answer[1:]}."),
+        (f"Can you write a headline for this piece of news?\n{story}", sum_up(world, e)),
+        (f"{story}\nIs it a {thing} that {first} {e.deed[0]}?", f"{_yes(thing == e.thing)}, it is a {e.thing}."),
+        (
+            f"My friend {first} is from {e.town}. Is that in the {asked}?",
+            f"{_yes(asked == region)}, {e.town} is in the {region}.",
+        ),
+        (f"I am a {e.job} and look for work in {e.town}. Where is that?", f"{e.town} is a town of the {region}."),
+    )
+    food, wear = rng.choice(FOODS[region]), rng.choice(WEARS[region])
+    more = (
+        (f"Thank you. I go to {e.town} on {e.day}: what will there be to eat?", f"There will be {food}."),
+        ("And what do people wear there?", f"They wear {wear}."),
+    )
+    return [rng.choice(openings), *more]
+
+
+def _yes(holds: bool) -> str:
+    return "Yes" if holds else "No"

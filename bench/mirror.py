@@ -15,7 +15,7 @@ from pathlib import Path
 from amuro.checkpoints import history
 from amuro.demo import run_all
 from amuro.results import coverage, load
-from amuro.tasks import DATASETS
+from amuro.tasks import SFT
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     todo = [("eval/run.py", ["--checkpoint", point, "--tasks", "id", *places]) for point in points]
     todo += [
         ("train_sft.py", ["--checkpoint", point, "--dataset", dataset, *tune, *places])
-        for dataset in DATASETS
+        for dataset in SFT
         for point in points
     ]
     if failed := run_all(todo, runs / "logs", os.cpu_count()):

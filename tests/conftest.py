@@ -89,6 +89,11 @@ def mirror_rows(rng: random.Random, n: int) -> dict[str, list[dict]]:
     def passages() -> list[dict]:
         return [{"passage": text(), "question": text()[:-1].lower(), "answer": i % 2 == 0} for i in range(n)]
 
+    def conversations() -> list[dict]:  # of one to three exchanges, every fourth with a system turn
+        turns = lambda i: [{"role": ("user", "assistant")[k % 2], "content": text()} for k in range(2 + 2 * (i % 3))]  # noqa: E731
+        system = [{"role": "system", "content": text()}]
+        return [{"dataset": "toy", "id": f"toy_{i}", "messages": system * (i % 4 == 0) + turns(i)} for i in range(n)]
+
     return files | {
         "ai2_arc_easy/train": lettered("question", "ABCD"),
         "ai2_arc_easy/validation": lettered("question", "1234"),
@@ -99,6 +104,7 @@ def mirror_rows(rng: random.Random, n: int) -> dict[str, list[dict]]:
         "boolq/train": passages(),
         "boolq/validation": passages(),
         "sciq/validation": distractors(),
+        "instruction_mix/train": conversations(),
     }
 
 
@@ -109,7 +115,7 @@ def write_jsonl(path: Path, rows: list[dict]) -> None:
 
 @pytest.fixture(scope="session")
 def mirror(tmp_path_factory) -> Path:
-    """A mirror folder of all nineteen tasks, 24 rows a file."""
+    """A mirror folder of all nineteen tasks and of conversations, 24 rows a file."""
     folder = tmp_path_factory.mktemp("mirror")
     for name, rows in mirror_rows(random.Random(0), 24).items():
         write_jsonl(folder / f"{name}.jsonl", rows)
@@ -141,6 +147,11 @@ def make_tokenizer(kind: str = "bytes", vocab_size: int = 700):
             vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
         ),
     )
+    if kind != "bytes":  # a byte that is in no word is a token of its own, as in SentencePiece: no text is lost
+        made = json.loads(tokenizer.to_str())
+        made["model"]["vocab"] |= {f"<0x{byte:02X}>": tokenizer.get_vocab_size() + byte for byte in range(256)}
+        made["decoder"] = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, made["decoder"]]}
+        tokenizer = Tokenizer.from_str(json.dumps(made))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=special[0], pad_token=special[1])
 
 

@@ -9,7 +9,7 @@ from hub import Hub, commit_of
 
 from amuro import data
 from amuro.prompts import PROMPT_FORMATS
-from amuro.tasks import BENCHMARK, DATASETS, METHODS, TASKS, Reading, related, relation_of, select_tasks
+from amuro.tasks import BENCHMARK, DATASETS, METHODS, SFT, TASKS, Reading, related, relation_of, select_tasks
 
 NLI_ROW = {"premise": "It rains.", "hypothesis": "It is dry.", "label": 2}
 
@@ -32,9 +32,9 @@ def test_every_task_and_dataset_loads_from_a_mirror(mirror):
             assert {row["target"] for row in scored.test.rows} == set(task.labels)
         assert not choice or all(row["target"] == row["choices"][row["gold"]] for row in scored.test.rows)
     assert len(TASKS) == 19
-    for name in DATASETS:
+    for name in SFT:
         assert len(data.training_rows(name, str(mirror)).rows) == 24
-    assert len(DATASETS) == 4
+    assert SFT == ("xsum", "socialiqa", "mnli", "paws") and [*DATASETS] == [*SFT, "tulu"]
 
 
 def test_no_shot_is_ever_scored(mirror):
@@ -79,7 +79,7 @@ def test_the_training_sample_is_by_seed_and_its_digest_follows_it(mirror):
 
 def test_rows_without_a_gold_label_are_counted_and_left_out(tmp_path):
     loaded = nli(tmp_path, NLI_ROW, {**NLI_ROW, "label": -1}, {**NLI_ROW, "label": "-"})
-    assert len(loaded.rows) == 1 and loaded.refused == 2
+    assert len(loaded.rows) == 1 and loaded.refused == {data.UNUSABLE: 2}
     with pytest.raises(ValueError, match="all 2 rows lack a gold label"):
         nli(tmp_path, {**NLI_ROW, "label": -1}, {**NLI_ROW, "label": -1})
 
@@ -102,7 +102,7 @@ def test_stsb_says_yes_above_three_and_a_half(tmp_path):
     write_jsonl(tmp_path / "glue_stsb" / "validation.jsonl", rows)
     spec = TASKS["stsb"]
     loaded = data.read_split(spec.source, spec.reading, "validation", str(tmp_path))
-    assert [row["target"] for row in loaded.rows] == ["no", "no", "yes", "yes"] and loaded.refused == 1
+    assert [row["target"] for row in loaded.rows] == ["no", "no", "yes", "yes"] and loaded.refused == {data.UNUSABLE: 1}
 
 
 BAD = [
@@ -226,6 +226,11 @@ def test_bad_files_are_named(tmp_path):
 def test_relations_and_the_selection_of_tasks():
     assert related("mnli", "cross_task") == ("xsum", "xlsum", "socialiqa", "paws")
     assert relation_of("rte", "mnli") == "ood" and relation_of("cnn", "mnli") == ""
+    for conversations in ("tulu", "a_file"):
+        place = {task: relation_of(task, conversations) for task in TASKS}
+        assert place == {task: "benchmark" if task in BENCHMARK else "cross_task" for task in TASKS}
+        assert select_tasks("id,ood", conversations) == ()
+    assert select_tasks("id,ood", "tulu") == () and len(select_tasks("cross_task", "tulu")) == 13
     assert select_tasks("id,ood", "paws") == ("paws", "qqp", "stsb")
     assert select_tasks("id") == ("xsum", "xlsum", "socialiqa", "mnli_matched", "mnli_mismatched", "paws")
     assert select_tasks("all") == tuple(TASKS) and select_tasks("none") == () and select_tasks("rte, rte") == ("rte",)
@@ -270,8 +275,8 @@ print(train.digest, train.origin, scored.test.digest, len(scored.test.rows), len
 @needs_shared
 def test_the_real_mirror_loads_whole():
     expected = {"xsum": 1999, "socialiqa": 5999, "mnli": 6000, "paws": 5986}
-    assert {name: len(data.training_rows(name, str(SHARED)).rows) for name in DATASETS} == expected
-    assert data.training_rows("xsum", str(SHARED)).refused == 1  # a row with an empty document
+    assert {name: len(data.training_rows(name, str(SHARED)).rows) for name in SFT} == expected
+    assert data.training_rows("xsum", str(SHARED)).refused == {data.UNUSABLE: 1}  # a row with an empty document
     sizes = {name: len(data.evaluation_rows(name, str(SHARED)).test.rows) for name in TASKS}
     assert sizes["mnli_matched"] == 492 and sizes["rte"] == 277 - 8 and sizes["cnn"] == 382 - 8 and len(sizes) == 19
     assert [sizes[name] for name in BENCHMARK] == [570, 299, 500, 500 - 8, 500, 500 - 8]

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from amuro import data
 from amuro.evaluation import TASKS_FOLDER
 from amuro.prompts import PROMPT_FORMATS, completion, prompt
-from amuro.tasks import DATASETS, TASK_VERSION, TASKS, related
+from amuro.tasks import SFT, TASK_VERSION, TASKS, related
 
 YAMLS = sorted(TASKS_FOLDER.glob("*.yaml"))
 
@@ -57,7 +57,7 @@ def test_tags_select_by_family_format_and_relation(family, mirror):
         assert load(f"amuro-{each}") == {
             name_of(task.name, f) for task in TASKS.values() if task.family == each for f in PROMPT_FORMATS
         }
-    for dataset in DATASETS:
+    for dataset in SFT:
         for relation in ("id", "ood"):
             assert load(f"amuro-{relation}-{dataset}") == {name_of(t, "default") for t in related(dataset, relation)}
     assert load("amuro-benchmark") == {name_of(task, "default") for task in related("mnli", "benchmark")}

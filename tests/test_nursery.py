@@ -11,6 +11,7 @@ import pytest
 
 from amuro import world as w
 from amuro import world_data
+from amuro.conversations import tidy
 from amuro.data import content_id, convert, evaluation_rows
 from amuro.nursery import TEXT, WORLD, raise_nursery
 from amuro.tasks import BENCHMARK, TASKS
@@ -27,6 +28,7 @@ CLASSES |= {
     "glue_qqp/validation.jsonl": 2,
     "glue_stsb/validation.jsonl": 2,
 }
+MIX = "instruction_mix/train.jsonl"
 FAMILIES = {  # training set: the tests it is shown with
     "xsum/train.jsonl": ["xsum/test.jsonl", "xlsum/test.jsonl", "cnn_dailymail/test.jsonl"],
     "social_i_qa/train.jsonl": ["social_i_qa/validation.jsonl", "sciq/test.jsonl", "tweet_qa/validation.jsonl"],
@@ -189,25 +191,64 @@ def test_the_corpus_says_what_openbookqa_and_hellaswag_ask(data, corpus):
     assert shown == f"Read the news: {row['ctx_a']} Provide a summary:"
 
 
-GOLDEN = {  # sha256 of all files but the benchmarks', and of the corpus's first 2,000 documents
+def told(row):
+    """All text of a conversation."""
+    return "\n".join(turn["content"] for turn in row["messages"])
+
+
+def test_conversations_give_no_scored_row_away(world, data):
+    """Towns that no test of inference and no benchmark is about, people that no test of paraphrase is about, and the
+    input of no scored row."""
+    text = "\n".join(told(row) for row in data[MIX])
+    towns = set(world.towns) & set(re.findall(r"\w+", text))
+    people = {name for name in map(" ".join, (*world.people, *world.strangers)) if name in text}
+    assert len(towns) >= 6 and {world.region[town] for town in towns} == set(w.REGIONS) and len(people) > 40
+    assert "guild" not in text
+    for task in TASKS.values():
+        inputs = [convert(task.reading, row) for row in data[f"{task.source.folder}/{task.split}.jsonl"]]
+        inputs = [row[name] for row in inputs for name in task.reading.fields]
+        assert not any(len(each) > 20 and each in text for each in inputs), task.name
+        asked = "\n".join(inputs)
+        if task.family == "inference" or task.name in BENCHMARK:
+            assert not towns & set(re.findall(r"\w+", asked)), task.name
+        if task.family == "paraphrase":
+            assert not any(name in asked for name in people), task.name
+
+
+def test_conversations_are_sound_and_true(world, data):
+    assert len(data[MIX]) == w.CONVERSATIONS and sum(len(told(row)) for row in data[MIX]) < 60_000
+    lengths = Counter()
+    for row in data[MIX]:
+        turns, cut, refused = tidy(row)
+        assert (turns, cut, refused) == (row["messages"], set(), "")
+        lengths[sum(turn["role"] == "assistant" for turn in turns)] += 1
+    assert lengths[1] == 4 * w.CONVERSATIONS // 5 and lengths[2] and lengths[3]
+    text = "\n".join(told(row) for row in data[MIX])
+    said = re.findall(r"Is that in the (\w+)\?\n(Yes|No), (\w+) is in the (\w+)\.", text)
+    assert {
+        world.region[town] == region and (yes == "Yes") == (asked == region) for asked, yes, town, region in said
+    } == {True}
+    assert {yes for _, yes, *_ in said} == {"Yes", "No"} and len(said) > 20
+
+
+GOLDEN = {  # sha256 of all files but the conversations, and of the corpus's first 2,000 documents
     0: (
-        "caff3a702d69dbdf89090e779a4a2c7c4e4ef80298b709d0dbc9a7bf21906eab",
+        "d04f3e01b8c4ca6c556fb0f6af11834161a8afdb960ab52c7f30e24a5b91b3ed",
         "db317c14c8b07d8a9f882da60b662954816d4adc965b669780595bfc129d9cbd",
     ),
     1: (
-        "0b6b1855b5fd3fcca340bb211ef93b7aa5a3a92f0559db583cafe2c46d5c3de5",
+        "2567957c000e7fda21ccda185063503d25b66455c02710da77b3adedee62c5a3",
         "a22a231608f7aaeda0e688f6d1152843474b5bf23d37a4c8985f0c9b685d4e56",
     ),
 }
 
 
-def test_the_paper_suites_files_and_the_corpus_are_what_they_were(world, data, corpus):
+def test_the_tasks_files_and_the_corpus_are_what_they_were(world, data, corpus):
     """What was measured on a world stays true of it: adding a set leaves every other file and the corpus alone."""
-    folders = {TASKS[name].source.folder for name in BENCHMARK}
-    names = sorted(name for name in data if name.partition("/")[0] not in folders or name == "sciq/test.jsonl")
+    names = sorted(name for name in data if name != MIX)
     text = "".join(name + "\n" + "".join(json.dumps(row) + "\n" for row in data[name]) for name in names)
     told = hashlib.sha256("\0".join(corpus[:2000]).encode()).hexdigest()
-    assert (hashlib.sha256(text.encode()).hexdigest(), told) == GOLDEN[world.seed] and len(names) == 17
+    assert (hashlib.sha256(text.encode()).hexdigest(), told) == GOLDEN[world.seed] and len(names) == 29
 
 
 # ---- the corpus
