@@ -9,27 +9,31 @@ twice is a no-op, a killed one goes on, a changed setting is another cell.
 
 from pathlib import Path
 
-from trl import SFTConfig, TrlParser
+from trl import ModelConfig, SFTConfig, TrlParser, get_peft_config
 
-from amuro import checkpoints, data, evaluation, settings, tracking, training
-from amuro.cells import Cell, read_record, write_record
+from amuro import checkpoints, data, evaluation, settings, tracking, training, weights
+from amuro.cells import Cell, read_record
 from amuro.encoding import encode_rows
 from amuro.prompts import PROMPTS_VERSION
+from amuro.resume import Keeper
 from amuro.tasks import DATASETS
 
 
 def make_parser() -> TrlParser:
-    """All flags: ours and every SFTConfig flag."""
-    parser = TrlParser((settings.TrainingArguments, SFTConfig), allow_abbrev=False, description=__doc__)
+    """All flags: ours, every SFTConfig flag, and LoRA's."""
+    parser = TrlParser((settings.TrainingArguments, SFTConfig, ModelConfig), allow_abbrev=False, description=__doc__)
     return settings.quiet(parser, "train_sft.py --checkpoint CHECKPOINT --dataset DATASET [any flag below]")
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """Run one cell and return its folder. Raises ValueError on a user's mistake, RuntimeError on a broken training."""
-    arguments, sft, origins = settings.parse(make_parser(), argv, stage="sft")
+    """Run one cell and return its folder. Raises ValueError on a user's mistake, RuntimeError on a broken training,
+    Preempted where SIGTERM stopped the training."""
+    arguments, sft, lora, origins = settings.parse(make_parser(), argv, stage="sft")
     training.share_batch(sft, arguments.batch_size, given=origins["per_device_train_batch_size"] != "library")
     checkpoint = checkpoints.resolve(arguments.checkpoint)
     rows = data.training_rows(arguments.dataset, arguments.data_dir, arguments.num_train_rows, arguments.sample_seed)
+    rows, held_out = rows.split(arguments.held_out_rows)
+    family = DATASETS[arguments.dataset].reading.family
     asked = evaluation.request(arguments, arguments.dataset)
     cell = Cell(
         family=checkpoint.family,
@@ -41,44 +45,42 @@ def main(argv: list[str] | None = None) -> Path:
         dataset=arguments.dataset,
         dataset_digest=rows.digest,
         prompts_version=PROMPTS_VERSION,
-        hyperparameters=training.hyperparameters(sft, arguments.batch_size),
+        hyperparameters=training.hyperparameters(sft, arguments.batch_size, lora),
         seed=sft.seed,
     )
     folder = cell.folder(arguments.runs)
-    weights = folder / "weights"
+    tuned = folder / "weights"
     record = read_record(folder)
     todo = evaluation.missing(folder, asked, record["weights"] if record else "")
-    if record and not todo and (arguments.keep_weights == "none" or weights.is_dir()):
-        print(f"complete: {folder}")
+    if record and not todo and (arguments.keep_weights == "none" or tuned.is_dir()):
+        training.say(f"complete: {folder}")
         return folder
-    print(f"cell {cell.cell_id}: {folder}\n{settings.describe(origins, arguments, sft)}")
     sft.output_dir = str(folder)
+    training.say(f"cell {cell.cell_id}: {folder}\n{settings.describe(origins, arguments, sft, lora)}")
     base = checkpoints.fetch(checkpoint)
     evaluation.check_model(base, asked, todo)
 
     with tracking.run(cell, arguments.runs, enabled="wandb" in sft.report_to, num_train_rows=len(rows.rows)) as run:
-        if record and weights.is_dir():
-            model, tokenizer = checkpoints.load(weights)
-        else:
-            model, tokenizer = checkpoints.load(base)
-            family = DATASETS[arguments.dataset].reading.family
-            examples, n_truncated = encode_rows(rows.rows, family, tokenizer, sft.max_length)
-            trainer = training.trainer(model, tokenizer, sft, examples)
-            trained = training.fit(trainer)
-            training.save(trainer.model, tokenizer, weights)
-            used = {"rows": len(examples), "rows_truncated": n_truncated, "rows_refused": rows.refused}
-            record = write_record(
-                folder,
-                cell,
-                weights=checkpoints.digest(weights),
-                training={**trained, **used, "rows_origin": rows.origin, **training.hardware()},
-                settings=settings.with_origins(origins, arguments, sft),
-            )
+        if not (record and tuned.is_dir()):
+            model, tokenizer = checkpoints.load(base, device="cpu", attention=lora.attn_implementation)
+            weights.check_space(model, sft, folder)
+            examples, truncated = encode_rows(rows.rows, family, tokenizer, sft.max_length)
+            unseen, _ = encode_rows(held_out, family, tokenizer, sft.max_length)
+            trainer = training.trainer(model, tokenizer, sft, examples, get_peft_config(lora))
+            keeper = Keeper(folder, cell.cell_id, keep=sft.save_total_limit or 1)
+            trained = training.fit(trainer, keeper, unseen)
+            weights.save(trainer, tokenizer, folder)
+            trained |= {"rows": len(examples), "rows_truncated": truncated, "rows_refused": rows.refused}
+            trained |= {"rows_origin": rows.origin}
+            values = settings.with_origins(origins, arguments, sft, lora)
+            record = training.write_record(folder, cell, keeper, trained, values)
             todo = evaluation.missing(folder, asked, record["weights"])
-        evaluation.evaluate_units(model, tokenizer, weights, cell, folder, asked, todo, record["weights"], run)
-    if arguments.keep_weights == "none":
-        training.remove(weights)
-    print(f"done: {folder}")
+            del model, trainer
+        model, tokenizer = checkpoints.load(tuned)  # what is evaluated is what is stored
+        evaluation.evaluate_units(model, tokenizer, tuned, cell, folder, asked, todo, record["weights"], run)
+    if arguments.keep_weights == "none" and training.is_main():
+        weights.remove(tuned)
+    training.say(f"done: {folder}")
     return folder
 
 

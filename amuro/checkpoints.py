@@ -95,10 +95,11 @@ def fetch(checkpoint: Checkpoint) -> Path:
     return folder
 
 
-def load(folder: Path, dtype: str = "float32", device: str | None = None):
+def load(folder: Path, dtype: str = "float32", device: str | None = None, attention: str | None = None):
     """(model, tokenizer) from a local checkpoint folder, weights in `dtype`; no remote code, safetensors only.
 
-    The device is this process's GPU where there is one. ValueError where the tokenizer is missing or has no EOS.
+    The device is this process's GPU where there is one. `attention` is one of transformers' implementations, by default
+    what the model takes itself. ValueError where the tokenizer is missing or has no EOS.
     """
     import torch
     from accelerate import PartialState
@@ -109,7 +110,9 @@ def load(folder: Path, dtype: str = "float32", device: str | None = None):
         raise ValueError(f"{folder}: the tokenizer has no EOS token, which ends every completion")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # only fills rows: the labels are masked by position
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation=attention
+    )
     gpu = f"cuda:{PartialState().local_process_index}" if torch.cuda.is_available() else None
     return model.to(device or gpu or "cpu"), tokenizer
 

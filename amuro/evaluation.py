@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -56,20 +57,27 @@ def request(arguments, dataset: str = "", dtype: str = "float32") -> Request:
     return asked
 
 
-def check_model(folder: Path, asked: Request, todo: list[Unit]) -> None:
+def check_model(folder: Path, asked: Request, todo: list[Unit], prepare: Callable | None = None) -> None:
     """ValueError, before the weights are loaded, where a checkpoint folder cannot answer the units: no tokenizer, no
-    chat template for `apply_chat_template`, labels that share a sub-token, an example that exceeds the context."""
+    chat template for `apply_chat_template`, labels that share a sub-token, an example that exceeds the context.
+    `prepare` does to the tokenizer what training will do to it."""
     seen = set()
     for unit in todo:
         asks = replace(unit, method="", num_shots=0)
-        if asks not in seen:
-            seen.add(asks)
-            task = load_task(folder, asked, [unit])
-            if unit.apply_chat_template and not task.lm.tokenizer.chat_template:
-                raise ValueError(f"--apply_chat_template: the tokenizer of {folder} has no chat template")
-            task.check_context(asked.limit, **_chat(unit, task.lm))
-            if task.spec.labels:
-                _ = task.candidates
+        if asks in seen:
+            continue
+        seen.add(asks)
+        task = load_task(folder, asked, [unit])
+        tokenizer = task.lm.tokenizer
+        own = tokenizer.chat_template
+        if prepare:
+            prepare(tokenizer)
+        if unit.apply_chat_template and not tokenizer.chat_template:
+            raise ValueError(f"--apply_chat_template: the tokenizer of {folder} has no chat template")
+        task.check_context(asked.limit, **_chat(unit, task.lm))
+        if task.spec.labels:
+            _ = task.candidates
+        tokenizer.chat_template = own  # it serves other cells of this process too
 
 
 def missing(folder: Path, asked: Request, weights: str) -> list[Unit]:

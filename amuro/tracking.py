@@ -18,9 +18,12 @@ _ours: dict[str, str] = {}  # the folders that an earlier cell of this process h
 
 @contextmanager
 def run(cell: Cell, runs: str, enabled: bool, **config) -> Iterator:
-    """The W&B run of a cell, finished on leaving (as failed on an exception); None where tracking is off."""
+    """The W&B run of a cell, finished on leaving (as failed on an exception); None where tracking is off, and in all
+    of several processes but one."""
+    from accelerate import PartialState
+
     os.environ["WANDB_LOG_MODEL"] = "false"  # the callback's upload of weights: ours to decide, never by environment
-    if not enabled:
+    if not enabled or not PartialState().is_main_process:
         yield None
         return
     for name, folder in (("WANDB_DIR", ""), ("WANDB_DATA_DIR", "wandb/data"), ("WANDB_CACHE_DIR", "wandb/cache")):

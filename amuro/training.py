@@ -1,4 +1,4 @@
-"""What the training scripts share: one process's part of the batch, the model, the guards, and the stored weights.
+"""What the training scripts share: what decides the weights, the batch over processes, the trainer and its guards.
 
 A training that went wrong must not look like a result: a row without trained tokens, a NaN loss, weights that did not
 move, or fewer steps than planned stop the script with the cause.
@@ -6,17 +6,22 @@ move, or fewer steps than planned stop the script with the cause.
 
 import math
 import resource
-import shutil
 import time
 from dataclasses import fields
 from pathlib import Path
 
 import torch
+import trl.trainer.utils
+from accelerate import PartialState
 from datasets import Dataset
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import ModelConfig, SFTConfig, SFTTrainer
 
+from amuro import cells, checkpoints
+from amuro.cells import Cell
 from amuro.encoding import IGNORED
+from amuro.resume import Keeper, Preempted
 
 # Trainer settings that do not decide the weights: logging, saving, reporting, hardware. The batch enters as the
 # effective `batch_size`, precision as `training_dtype`. All other settings that differ from the default are identity.
@@ -40,8 +45,9 @@ ALWAYS_IDENTITY = """num_train_epochs max_steps learning_rate lr_scheduler_type 
 max_length optim adam_beta1 adam_beta2 adam_epsilon""".split()
 
 
-def hyperparameters(sft: SFTConfig, batch_size: int) -> dict:
-    """What decides the weights besides base, rows, prompts and seed: the core settings, and all changed ones."""
+def hyperparameters(sft: SFTConfig, batch_size: int, lora: ModelConfig) -> dict:
+    """What decides the weights besides base, rows, prompts and seed: the core settings, all changed ones, and LoRA's
+    where it is used."""
     default = {each.name: each.default for each in fields(SFTConfig)}
     chosen = {
         name: getattr(sft, name)
@@ -49,6 +55,9 @@ def hyperparameters(sft: SFTConfig, batch_size: int) -> dict:
         if name in ALWAYS_IDENTITY or (name not in NOT_IDENTITY and getattr(sft, name) != default[name])
     }
     plain = {name: getattr(value, "value", value) for name, value in chosen.items()}  # enumerations by their value
+    if lora.use_peft:
+        names = [each.name for each in fields(lora) if each.name.startswith(("lora_", "use_"))]
+        plain |= {name: getattr(lora, name) for name in names}
     precision = "bfloat16" if sft.bf16 else "float16" if sft.fp16 else "float32"
     return {**plain, "batch_size": batch_size, "training_dtype": precision}
 
@@ -58,8 +67,11 @@ def share_batch(sft: SFTConfig, batch_size: int, given: bool) -> None:
 
     `given` says whether --per_device_train_batch_size was given. Raises ValueError where it does not divide.
     """
-    if sft.n_gpu > 1 or sft.world_size > 1:  # several visible GPUs would silently multiply the batch
-        raise ValueError("a cell trains in one process on one device: set CUDA_VISIBLE_DEVICES to one GPU")
+    if sft.n_gpu > 1:  # the trainer would split the rows, or TRL the model, over all of them
+        raise ValueError(
+            f"one process sees {sft.n_gpu} GPUs: set CUDA_VISIBLE_DEVICES to one of them, or start a process per GPU "
+            f"with torchrun or accelerate launch"
+        )
     share, rest = divmod(batch_size, sft.world_size)
     per_device = sft.per_device_train_batch_size if given else share
     if rest or not per_device or share % per_device:
@@ -71,11 +83,13 @@ def share_batch(sft: SFTConfig, batch_size: int, given: bool) -> None:
 
 
 def hardware() -> dict:
-    """The device and the peak memory so far (GiB; of this process on the CPU, of PyTorch on a GPU)."""
+    """The devices and the peak memory so far (GiB; of this process on the CPU, of PyTorch on a GPU)."""
+    about = {"processes": PartialState().num_processes, "torch": torch.__version__}
     if torch.cuda.is_available():
-        return {"device": torch.cuda.get_device_name(), "peak_memory_gib": torch.cuda.max_memory_allocated() / 2**30}
+        peak = torch.cuda.max_memory_allocated() / 2**30
+        return {**about, "device": torch.cuda.get_device_name(), "peak_memory_gib": round(peak, 3)}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"device": "cpu", "threads": torch.get_num_threads(), "peak_memory_gib": round(peak, 3)}
+    return {**about, "device": "cpu", "threads": torch.get_num_threads(), "peak_memory_gib": round(peak, 3)}
 
 
 class Guard(TrainerCallback):
@@ -88,8 +102,18 @@ class Guard(TrainerCallback):
                 raise RuntimeError(f"{name} is {value} at step {state.global_step}: lower --learning_rate")
 
 
-def trainer(model, tokenizer, sft: SFTConfig, examples: list[dict]) -> SFTTrainer:
-    """The trainer of pre-tokenised rows. Raises RuntimeError on a row without trained tokens or weights not in fp32."""
+def trainer(model, tokenizer, sft: SFTConfig, examples: list[dict], peft_config=None, callbacks=()) -> SFTTrainer:
+    """The trainer of pre-tokenised rows, the batch as `share_batch` has set it.
+
+    RuntimeError on a row without trained tokens or weights not in fp32; ValueError where several processes could not
+    share the last batch of an epoch: it would be filled with rows that are then trained on twice.
+    """
+    n, batch = len(examples), sft.per_device_train_batch_size * sft.gradient_accumulation_steps * sft.world_size
+    if sft.world_size > 1 and n % batch:
+        raise ValueError(
+            f"{n} rows do not make whole batches of {batch} for {sft.world_size} processes: "
+            f"give --num_train_rows {n - n % batch}, or use one process"
+        )
     for number, example in enumerate(examples):
         if all(label == IGNORED for label in example["labels"]):
             raise RuntimeError(f"training row {number} has no trained tokens")
@@ -97,20 +121,55 @@ def trainer(model, tokenizer, sft: SFTConfig, examples: list[dict]) -> SFTTraine
         raise RuntimeError(
             f"master weights must be float32, {wrong[0]} is not: bf16 weights hardly move at these rates"
         )
+    _project_trained_positions()
     sft.dataset_kwargs = {"skip_prepare_dataset": True}  # the rows are encoded, fitted and complete
     dataset = Dataset.from_list(examples)
-    return SFTTrainer(model, args=sft, train_dataset=dataset, processing_class=tokenizer, callbacks=[Guard()])
+    return SFTTrainer(
+        model,
+        args=sft,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        peft_config=peft_config,
+        callbacks=[Guard(), *callbacks],
+    )
 
 
-def fit(trainer: SFTTrainer) -> dict:
-    """Train, and say what happened: steps, loss, seconds. RuntimeError where steps are missing or no weight moved."""
+def _project_trained_positions() -> None:
+    """Let TRL's loss compute the logits of trained positions only, as it does on GPUs, on the CPU too.
+
+    TRL projects every position elsewhere, for devices that compile anew for each shape (trl/trainer/utils.py,
+    `add_fused_lm_head`); a CPU does not. The losses are the same (tests/test_faithful.py), the steps shorter.
+    """
+    if trl.trainer.utils._use_triton(torch.device("cpu")):
+        return
+    on_gpu = trl.trainer.utils._use_triton
+    trl.trainer.utils._use_triton = lambda device: device.type == "cpu" or on_gpu(device)
+
+
+def fit(trainer: SFTTrainer, keeper: Keeper | None = None, held_out: list[dict] = ()) -> dict:
+    """Train, and say what happened: steps, loss, seconds. With a keeper it goes on from the newest whole checkpoint.
+    `held_out` are examples whose mean loss is measured afterwards.
+
+    RuntimeError where steps are missing or no weight moved; Preempted where SIGTERM came and a checkpoint was saved.
+    """
     sft, n = trainer.args, len(trainer.train_dataset)
     per_step = sft.per_device_train_batch_size * sft.gradient_accumulation_steps * sft.world_size
     planned = sft.max_steps if sft.max_steps > 0 else math.ceil(math.ceil(n / per_step) * sft.num_train_epochs)
     before = _checksums(trainer.model)
+    checkpoint = None
+    if keeper:
+        trainer.add_callback(keeper)
+        sft.save_total_limit = None  # the keeper removes old ones once the new one is known to be whole
+        checkpoint = keeper.newest()
+    resumed_from = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+    if resumed_from:
+        say(f"going on from step {resumed_from} of {planned}: {checkpoint}")
     started = time.perf_counter()
-    done = trainer.train()
+    done = trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
+    if keeper and keeper.terminated and done.global_step < planned:
+        say(f"SIGTERM: saved at step {done.global_step} of {planned}; the same command goes on from there")
+        raise Preempted(done.global_step)
     if done.global_step != planned or planned == 0:
         raise RuntimeError(f"{done.global_step} optimizer steps were made, {planned} were planned for {n} rows")
     if not math.isfinite(done.training_loss):
@@ -119,41 +178,68 @@ def fit(trainer: SFTTrainer) -> dict:
     moved = sum(before[name] != after[name] for name in after)
     if not moved:
         raise RuntimeError(f"no weight moved in {planned} steps: --learning_rate {sft.learning_rate} is too low")
-    # Autocast wraps the model's forward for good; evaluation must see the weights as they are.
+    # Autocast wraps the model's forward for good; from here on the weights count as they are.
     trainer.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    unseen = {"held_out_rows": len(held_out), "held_out_loss": mean_loss(trainer.model, held_out)} if held_out else {}
     return {
         "steps": planned,
+        "resumed_from": resumed_from,
         "train_loss": done.training_loss,
         "seconds": round(seconds, 3),
         "tensors_moved": f"{moved} of {len(after)}",
+        **unseen,
         "log": [entry for entry in trainer.state.log_history if "loss" in entry],
     }
 
 
+def is_main() -> bool:
+    """Whether this is the one process of several that writes, logs and prints."""
+    return PartialState().is_main_process
+
+
+def say(text: str) -> None:
+    """Print, in one of several processes."""
+    if is_main():
+        print(text)
+
+
 def _checksums(model) -> dict[str, tuple[float, float]]:
+    """Sum and absolute sum of every trained tensor, gathered where it is spread over processes."""
+    whole = lambda weight: weight.full_tensor() if isinstance(weight, DTensor) else weight  # noqa: E731
     return {
-        name: (weight.detach().double().sum().item(), weight.detach().double().abs().sum().item())
+        name: (tensor.sum().item(), tensor.abs().sum().item())
         for name, weight in model.named_parameters()
         if weight.requires_grad
+        for tensor in [whole(weight.detach()).double()]
     }
 
 
-def save(model, tokenizer, folder: Path) -> None:
-    """Weights (safetensors), config and tokenizer, readable for everyone who may; a folder that is there is whole."""
-    remove(folder)
-    partial = folder.with_name(f"{folder.name}.partial")
-    remove(partial)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    for path in partial.iterdir():
-        path.chmod(0o644)  # the library writes weights as 0600, which locks a group out of its own results
-    partial.rename(folder)
+@torch.no_grad()
+def mean_loss(model, examples: list[dict], batch_size: int = 8) -> float:
+    """Mean loss (nats) over the trained tokens of examples, by plain torch: how well held-out rows are predicted."""
+    model.eval()
+    total = tokens = 0
+    for start in range(0, len(examples), batch_size):
+        part = examples[start : start + batch_size]
+        width = max(len(each["input_ids"]) for each in part)
+        fill = lambda key, value, part=part, width=width: torch.tensor(  # noqa: E731
+            [each[key] + [value] * (width - len(each[key])) for each in part], device=model.device
+        )
+        labels = fill("labels", IGNORED)
+        mask = fill("input_ids", -1) >= 0
+        logits = model(input_ids=fill("input_ids", 0), attention_mask=mask.long()).logits[:, :-1].float()
+        total += torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
+        ).item()
+        tokens += (labels[:, 1:] != IGNORED).sum().item()
+    return total / tokens
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder of weights; cut off half-way, nothing under its name is left."""
-    removed = folder.with_name(f"{folder.name}.removed")
-    if removed.is_dir():
-        shutil.rmtree(removed)
-    if folder.is_dir():
-        shutil.rmtree(folder.rename(removed))
+def write_record(folder: Path, cell: Cell, keeper: Keeper, trained: dict, settings: dict) -> dict:
+    """Write `run.json`, from when on the training is complete, and remove its checkpoints. Returns the record."""
+    if is_main():
+        weights = checkpoints.digest(folder / "weights")
+        cells.write_record(folder, cell, weights=weights, training={**trained, **hardware()}, settings=settings)
+        keeper.clear()
+    PartialState().wait_for_everyone()
+    return cells.read_record(folder)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, run
+from peft import PeftModel
 from safetensors.torch import load_file
 from test_settings import eval_run, train_sft
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -184,6 +185,23 @@ def test_broken_trainings_stop_with_their_cause(family, mirror, tmp_path):
     assert not list(tmp_path.glob("*/run.json")) and len(cases) == 2
     with pytest.raises(ValueError, match="--batch_size 8 over 1 processes does not divide"):
         train_sft.main([*arguments(family, mirror, tmp_path), "--per_device_train_batch_size", "3"])
+
+
+def test_lora_is_merged_for_evaluation_and_its_adapter_is_kept(family, mirror, tmp_path):
+    """Only the chosen matrices move; the stored weights are base + adapter; the adapter's settings are identity."""
+    lora = ["--use_peft", "true", "--lora_r", "4", "--lora_target_modules", "q_proj", "v_proj", "--keep_weights", "all"]
+    folder = train_sft.main(arguments(family, mirror, tmp_path, "--tasks", "mnli_matched", *lora))
+    base = AutoModelForCausalLM.from_pretrained(family / "step-10", dtype=torch.float32)
+    stored = AutoModelForCausalLM.from_pretrained(folder / "weights", dtype=torch.float32).state_dict()
+    moved = {name for name, weight in base.state_dict().items() if not torch.equal(weight, stored[name])}
+    assert moved == {f"model.layers.{i}.self_attn.{name}_proj.weight" for i in (0, 1) for name in "qv"}
+    merged = PeftModel.from_pretrained(base, folder / "adapter").merge_and_unload().state_dict()
+    assert all(torch.allclose(merged[name], stored[name], atol=1e-7) for name in stored)
+    chosen = read_record(folder)["cell"]["hyperparameters"]
+    assert (chosen["use_peft"], chosen["lora_r"], chosen["lora_alpha"]) == (True, 4, 32)
+    other = train_sft.main(arguments(family, mirror, tmp_path, "--tasks", "none", *lora, "--lora_alpha", "8"))
+    assert other.name != folder.name
+    assert results.load(tmp_path)["task"].tolist() == ["mnli_matched"]
 
 
 def test_a_killed_cell_is_run_again_and_is_the_same(cell, family, mirror, tmp_path):

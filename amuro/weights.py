@@ -1,0 +1,83 @@
+"""Tuned weights on disk: room for them, whole or absent, and gone when they are no longer wanted.
+
+weights.check_space(model, sft, folder)      before the training
+weights.save(trainer, tokenizer, folder)     writes folder/weights/, and with LoRA folder/adapter/
+weights.remove(folder / "weights")
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import PartialState
+from peft import PeftModel
+from safetensors import SafetensorError
+from torch.distributed.tensor import DTensor
+from trl import SFTConfig, SFTTrainer
+
+from amuro.cells import write_atomic
+
+
+def check_space(model, sft: SFTConfig, folder: Path) -> None:
+    """ValueError where a cell's folder cannot be written or the disk has no room for its weights and checkpoints."""
+    weights = sum(weight.numel() for weight in model.parameters()) * 4
+    # A checkpoint has the weights and AdamW's two moments; while one is written the one before is still there.
+    need = weights * (1 if sft.save_strategy == "no" else 7)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / ".writable", b"")
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written ({error.strerror}); give another --runs") from None
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise ValueError(
+            f"{folder}: {need / 2**30:.1f} GiB are needed for weights{' and checkpoints' * (need > weights)}, "
+            f"{free / 2**30:.1f} GiB are free; make room or give another --runs"
+        )
+
+
+def save(trainer: SFTTrainer, tokenizer, folder: Path) -> None:
+    """Write `weights/` under a cell's folder: safetensors, config and tokenizer, readable for everyone who may; a
+    folder that is there is whole. With LoRA the adapter is kept in `adapter/`, and the weights are merged with it.
+
+    ValueError where it cannot be written; then nothing is left of it.
+    """
+    model = trainer.model
+    sharded = any(isinstance(weight, DTensor) for weight in model.parameters())
+    gathered = trainer.accelerator.get_state_dict(model) if sharded else None  # all processes take part
+    if PartialState().is_main_process:
+        if isinstance(model, PeftModel):
+            _write(folder / "adapter", lambda place: model.save_pretrained(place))
+            model = model.merge_and_unload()
+        _write(folder / "weights", lambda place: _store(model, tokenizer, gathered, place))
+    trainer.accelerator.free_memory()  # the optimizer's; also waits for the others
+
+
+def _store(model, tokenizer, gathered: dict | None, place: Path) -> None:
+    model.save_pretrained(place, state_dict=gathered)
+    tokenizer.save_pretrained(place)
+
+
+def _write(folder: Path, write: Callable[[Path], None]) -> None:
+    """A folder that is either whole or absent."""
+    remove(folder)
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        write(partial)
+        for path in partial.iterdir():
+            path.chmod(0o644)  # the library writes weights as 0600, which locks a group out of its own results
+        partial.rename(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ValueError(f"{folder}: cannot be written ({error}); nothing of it is kept") from None
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder of weights; cut off half-way, nothing under its name is left."""
+    removed = folder.with_name(f"{folder.name}.removed")
+    if removed.is_dir():
+        shutil.rmtree(removed)
+    if folder.is_dir():
+        shutil.rmtree(folder.rename(removed))

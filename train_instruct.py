@@ -1,0 +1,95 @@
+"""Instruction-tune one pre-training checkpoint on conversations, evaluate it on the benchmarks, and record the cell.
+
+    python train_instruct.py --checkpoint olmo-1b@342000
+    python train_instruct.py --checkpoint nursery@200 --data_dir nursery/data --recipe nursery-instruct
+    python train_instruct.py --checkpoint olmo-1b@main --dataset my_conversations.jsonl --num_train_rows 2000
+
+Conversations are TULU-v2's, or any JSON lines with `messages`. Hyper-parameters not given are the published ones
+(amuro/published.yaml). Everything goes under --runs; the same cell twice is a no-op, a killed one goes on, a changed
+setting is another cell.
+"""
+
+from pathlib import Path
+
+from trl import ModelConfig, SFTConfig, TrlParser, get_peft_config
+
+from amuro import checkpoints, data, evaluation, settings, tracking, training, weights
+from amuro.cells import Cell, read_record
+from amuro.conversations import TEMPLATE_VERSION, encode_conversations, set_template
+from amuro.resume import Keeper
+
+
+def make_parser() -> TrlParser:
+    """All flags: ours, every SFTConfig flag, and LoRA's."""
+    parser = TrlParser((settings.InstructArguments, SFTConfig, ModelConfig), allow_abbrev=False, description=__doc__)
+    return settings.quiet(parser, "train_instruct.py --checkpoint CHECKPOINT [any flag below]")
+
+
+def main(argv: list[str] | None = None) -> Path:
+    """Run one cell and return its folder. Raises ValueError on a user's mistake, RuntimeError on a broken training,
+    Preempted where SIGTERM stopped the training."""
+    arguments, sft, lora, origins = settings.parse(make_parser(), argv, stage="instruct")
+    training.share_batch(sft, arguments.batch_size, given=origins["per_device_train_batch_size"] != "library")
+    checkpoint = checkpoints.resolve(arguments.checkpoint)
+    rows = data.conversation_rows(
+        arguments.dataset,
+        arguments.data_dir,
+        arguments.num_train_rows,
+        arguments.train_fraction,
+        arguments.sample_seed,
+    )
+    rows, held_out = rows.split(arguments.held_out_rows)
+    dataset = Path(arguments.dataset).stem
+    asked = evaluation.request(arguments, dataset)
+    cell = Cell(
+        family=checkpoint.family,
+        checkpoint=checkpoint.name,
+        step=checkpoint.step,
+        tokens_b=checkpoint.tokens_b,
+        base=checkpoint.base,
+        stage="instruct",
+        dataset=dataset,
+        dataset_digest=rows.digest,
+        prompts_version=TEMPLATE_VERSION,
+        hyperparameters=training.hyperparameters(sft, arguments.batch_size, lora),
+        seed=sft.seed,
+    )
+    folder = cell.folder(arguments.runs)
+    tuned = folder / "weights"
+    record = read_record(folder)
+    todo = evaluation.missing(folder, asked, record["weights"] if record else "")
+    if record and not todo and (arguments.keep_weights == "none" or tuned.is_dir()):
+        training.say(f"complete: {folder}")
+        return folder
+    sft.output_dir = str(folder)
+    training.say(f"cell {cell.cell_id}: {folder}\n{settings.describe(origins, arguments, sft, lora)}")
+    base = checkpoints.fetch(checkpoint)
+    evaluation.check_model(base, asked, todo, set_template)
+
+    with tracking.run(cell, arguments.runs, enabled="wandb" in sft.report_to, num_train_rows=len(rows.rows)) as run:
+        if not (record and tuned.is_dir()):
+            model, tokenizer = checkpoints.load(base, device="cpu", attention=lora.attn_implementation)
+            weights.check_space(model, sft, folder)
+            set_template(tokenizer)
+            examples, shortened = encode_conversations(rows.rows, tokenizer, sft.max_length)
+            unseen, _ = encode_conversations(held_out, tokenizer, sft.max_length) if held_out else ([], {})
+            trainer = training.trainer(model, tokenizer, sft, examples, get_peft_config(lora))
+            keeper = Keeper(folder, cell.cell_id, keep=sft.save_total_limit or 1)
+            trained = training.fit(trainer, keeper, unseen)
+            weights.save(trainer, tokenizer, folder)
+            trained |= {"rows": len(examples), "rows_cut": rows.cut | shortened, "rows_refused": rows.refused}
+            trained |= {"rows_origin": rows.origin}
+            values = settings.with_origins(origins, arguments, sft, lora)
+            record = training.write_record(folder, cell, keeper, trained, values)
+            todo = evaluation.missing(folder, asked, record["weights"])
+            del model, trainer
+        model, tokenizer = checkpoints.load(tuned)  # what is evaluated is what is stored
+        evaluation.evaluate_units(model, tokenizer, tuned, cell, folder, asked, todo, record["weights"], run)
+    if arguments.keep_weights == "none" and training.is_main():
+        weights.remove(tuned)
+    training.say(f"done: {folder}")
+    return folder
+
+
+if __name__ == "__main__":
+    settings.script(main)
