@@ -18,7 +18,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 STAGES = ("base", "sft", "instruct")
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "datasets", "lm-eval", "wandb", "rouge-score", "amuro")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "lm-eval",
+    "wandb",
+    "rouge-score",
+    "amuro",
+)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 amuro nursery --out nursery          raise a small pre-training history to try everything on
 amuro checkpoints list olmo-1b       steps and tokens of a family
 amuro status --runs runs             which cells and units are there
+amuro rates --checkpoint ...         choose a learning rate on held-out training rows
 """
 
 import sys
@@ -70,6 +71,30 @@ def status(runs: Annotated[Path, typer.Option(help="the folder that cells are wr
         print(f"{cell_id}  {family}@{step:<10} {tuned:<28} {count:>4} units")
     there, expected, missing = coverage(table)
     print(f"{len(cells)} cells, {there} of {expected} units" + "".join(f"\n  missing: {each}" for each in missing))
+
+
+@app.command()
+def rates(
+    checkpoint: Annotated[str, typer.Option(help="family@step, family@main, PATH@step or hub repo@revision")],
+    dataset: Annotated[str, typer.Option(help="what to train on, as in train_sft.py")],
+    learning_rates: Annotated[
+        str, typer.Option("--learning_rates", help="comma list of the rates to try")
+    ] = "2.0e-5,2.0e-6,2.0e-7",
+    held_out_rows: Annotated[
+        int, typer.Option("--held_out_rows", help="training rows to choose on, which are not trained on")
+    ] = 500,
+    flags: Annotated[list[str] | None, typer.Argument(help="after --: any other flag of train_sft.py")] = None,
+) -> None:
+    """Choose a learning rate on held-out training rows (the paper's appendix B); writes RUNS/rates/*.csv.
+
+    \b
+    amuro rates --checkpoint nursery@200 --dataset mnli --learning_rates 5.0e-4,1.0e-3,2.0e-3,4.0e-3 \\
+        -- --recipe nursery-sft --data_dir nursery/data --report_to none
+    """
+    from amuro.rates import choose, report
+
+    trials, path = choose(checkpoint, dataset, learning_rates, held_out_rows, flags or [])
+    print(f"{report(trials)}\ntable: {path}")
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
-"""The whole study on the nursery: every checkpoint BASE and fine-tuned on four datasets with two seeds.
+"""The whole study on the nursery: every checkpoint BASE, fine-tuned on four datasets with two seeds, and
+instruction-tuned with one.
 
     make demo        or        python -m amuro.demo --out demo        after        amuro nursery --out demo/nursery
 
@@ -8,7 +9,6 @@ on: complete cells and units are not run again.
 
 import argparse
 import contextlib
-import importlib.util
 import multiprocessing
 import os
 import sys
@@ -21,11 +21,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from amuro.checkpoints import family_folder, history
+from amuro.programs import load_program
 from amuro.settings import script
-from amuro.tasks import DATASETS
+from amuro.tasks import SFT
 
-ROOT = Path(__file__).parent.parent
-SEEDS = (1, 2)
+SEEDS = (10, 20)  # apart: the trainer orders an epoch by seed + epoch, so that neighbours share orders
 FORGOTTEN = "xsum,socialiqa,mnli_matched"  # tasks of other datasets: in the fourth, paws, there is nothing to forget
 
 
@@ -41,8 +41,9 @@ def commands(out: Path) -> list[tuple[str, list[str]]]:
     # What tuning makes a model forget, and other prompts, cost most of the time: they are measured on one seed, and
     # other prompts not on the 3,200 rows of a dataset that is not learned with any.
     forgotten = [f"id,ood,{FORGOTTEN}"]
-    scored = {(SEEDS[0], dataset): forgotten + (both if dataset != "paws" else []) for dataset in DATASETS}
-    return [("eval/run.py", ["--checkpoint", point, *base, *places]) for point in points] + [
+    scored = {(SEEDS[0], dataset): forgotten + (both if dataset != "paws" else []) for dataset in SFT}
+    cells = [("eval/run.py", ["--checkpoint", point, *base, *places]) for point in points]
+    cells += [
         (
             "train_sft.py",
             ["--checkpoint", point, "--dataset", dataset, "--seed", str(seed)]
@@ -50,16 +51,10 @@ def commands(out: Path) -> list[tuple[str, list[str]]]:
         )
         for seed in SEEDS
         for point in points
-        for dataset in DATASETS
+        for dataset in SFT
     ]
-
-
-def load_program(path: str):
-    """The module of a script, loaded by its path: `amuro` imports none of them."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    instruct = ["--recipe", "nursery-instruct", "--seed", str(SEEDS[0])]
+    return cells + [("train_instruct.py", ["--checkpoint", point, *instruct, *places]) for point in points]
 
 
 def run_cell(number: int, program: str, arguments: list[str], logs: str) -> str:

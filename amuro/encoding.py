@@ -5,12 +5,13 @@ The completion's ids are those that follow the prompt's in the encoding of the w
 lm-evaluation-harness splits a context from its continuation; BOS is whatever the tokenizer adds by itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from amuro.prompts import FIELDS, completion, prompt
 
 IGNORED = -100  # the label of a position without loss
+PART = 1000  # texts per call of the tokenizer, for the memory that the encodings take
 
 
 def encode(prompt_text: str, completion_text: str, tokenizer) -> dict[str, list[int]]:
@@ -19,15 +20,23 @@ def encode(prompt_text: str, completion_text: str, tokenizer) -> dict[str, list[
     Raises ValueError where the prompt's tokens are not a prefix of the whole text's, since training and evaluation
     would then see different contexts.
     """
-    start = tokenizer(prompt_text)["input_ids"]
-    whole = tokenizer(prompt_text + completion_text)["input_ids"]
-    if whole[: len(start)] != start or len(whole) == len(start):
-        raise ValueError(
-            f"the tokenizer merges the prompt's end with the completion's beginning: ...{prompt_text[-30:]!r} + "
-            f"{completion_text[:30]!r}; the space between them must begin a token"
-        )
-    ids = [*whole, tokenizer.eos_token_id]
-    return {"input_ids": ids, "labels": [IGNORED] * len(start) + ids[len(start) :]}
+    return next(encode_pairs([(prompt_text, completion_text)], tokenizer))
+
+
+def encode_pairs(pairs: list[tuple[str, str]], tokenizer) -> Iterator[dict[str, list[int]]]:
+    """`encode` of every (prompt, completion), in order; the tokenizer is called with many texts at once."""
+    for first in range(0, len(pairs), PART):
+        part = pairs[first : first + PART]
+        starts = tokenizer([prompt_text for prompt_text, _ in part])["input_ids"]
+        wholes = tokenizer([prompt_text + completion_text for prompt_text, completion_text in part])["input_ids"]
+        for (prompt_text, completion_text), start, whole in zip(part, starts, wholes, strict=True):
+            if whole[: len(start)] != start or len(whole) == len(start):
+                raise ValueError(
+                    f"the tokenizer merges the prompt's end with the completion's beginning: "
+                    f"...{prompt_text[-30:]!r} + {completion_text[:30]!r}; the space between them must begin a token"
+                )
+            ids = [*whole, tokenizer.eos_token_id]
+            yield {"input_ids": ids, "labels": [IGNORED] * len(start) + ids[len(start) :]}
 
 
 def load_tokenizer(place: str | Path, **settings):
@@ -51,8 +60,8 @@ def encode_all(lm, texts: list[str]) -> list[list[int]]:
     out: list[list[int]] = [[]] * len(texts)
     for has_bos, settings in ((False, usual), (True, {"add_special_tokens": False})):
         numbers = [number for number, text in enumerate(texts) if text.startswith(bos) == has_bos]
-        for start in range(0, len(numbers), 1000):  # in parts, for the memory that the encodings take
-            part = numbers[start : start + 1000]
+        for start in range(0, len(numbers), PART):
+            part = numbers[start : start + PART]
             ids = lm.tokenizer([texts[number] for number in part], **settings)["input_ids"]
             for number, each in zip(part, ids, strict=True):
                 out[number] = each
@@ -76,18 +85,21 @@ def shorten(row: dict, family: str, fits: Callable[[dict], bool]) -> dict:
 def encode_rows(rows: list[dict], family: str, tokenizer, max_length: int) -> tuple[list[dict], int]:
     """Every row encoded in the default format, in order, none dropped; and how many had their source shortened.
 
-    Raises ValueError where a row does not fit `max_length` tokens with an empty source.
+    Raises ValueError where a row does not fit `max_length` tokens with an empty source, or where the tokenizer merges
+    a row's prompt with its completion.
     """
-
-    def encoded(row: dict) -> dict[str, list[int]]:
-        return encode(prompt(family, "default", row), completion(row["target"]), tokenizer)
-
+    texts = lambda row: (prompt(family, "default", row), completion(row["target"]))  # noqa: E731
+    length = lambda row: len(encode(*texts(row), tokenizer)["input_ids"])  # noqa: E731
     out, n_truncated = [], 0
+    encoded = encode_pairs([texts(row) for row in rows], tokenizer)
     for row in rows:
-        example = encoded(row)
+        try:
+            example = next(encoded)
+        except ValueError as error:
+            raise ValueError(f"row {row['example_id']}: {error}") from None
         if len(example["input_ids"]) > max_length:
-            row = shorten(row, family, lambda short: len(encoded(short)["input_ids"]) <= max_length)
-            example = encoded(row)
+            short = shorten(row, family, lambda cut: length(cut) <= max_length)
+            example = encode(*texts(short), tokenizer)
             n_truncated += 1
         out.append(example)
     return out, n_truncated

@@ -1,28 +1,29 @@
-"""Every flag of the scripts, and where each value comes from: flag, recipe, published, house or library default.
+"""Every flag of the scripts, its checks, and where each value comes from: flag, recipe, published, house or default.
 
-    arguments, sft, origins = parse(make_parser("sft"), argv, stage="sft")
+    arguments, sft, lora, origins = parse(make_parser(), argv, stage="sft")
 
-`--recipe NAME` reads sweeps/recipes/NAME.yaml (or a path to a YAML): its keys are flags. What neither a flag nor a
-recipe gives takes the published value for (family, stage, dataset) from `published.yaml`.
+`--recipe NAME` reads sweeps/recipes/NAME.yaml (or a path to a YAML): its keys are flags, and `per_dataset` holds those
+that differ for a dataset. What neither a flag nor a recipe gives takes the published value for (family, stage, dataset)
+from `published.yaml` (recipes.py). `--help` explains the flags (usage.py).
 """
 
 import argparse
 import os
 import sys
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-
-import yaml
 
 from amuro.cells import Unit
 from amuro.data import SAMPLE_SEED, SHOT_SEED, TRAIN_ROWS
 from amuro.prompts import PROMPT_FORMATS
-from amuro.tasks import DATASETS, METHODS, RELATIONS, TASKS, select_tasks
+from amuro.recipes import for_dataset, known, published_values, read_recipe, refuse, refused
+from amuro.tasks import DATASETS, METHODS, RELATIONS, SFT, TASKS, select_tasks
+from amuro.usage import help_text
 
-RECIPES = Path(__file__).parent.parent / "sweeps" / "recipes"
-PUBLISHED = Path(__file__).parent / "published.yaml"
 DTYPES = ("float32", "bfloat16")
+INSTRUCT = tuple(name for name in DATASETS if name not in SFT)
+LORA = ("lora_", "use_rslora", "use_dora")  # how the flags begin that shape the adapters
 
 # Our own defaults of trainer settings: what the protocol asks, where the library's default would do something else.
 HOUSE = {
@@ -30,15 +31,7 @@ HOUSE = {
     "logging_nan_inf_filter": False,  # a NaN loss must be seen
     "save_strategy": "no",
     "report_to": "wandb",
-}
-OURS = {  # flags of the trainer that belong to Amuro, and why
-    "output_dir": "the folder follows from the cell's identity, so that two settings never share one; use --runs",
-    "run_name": "names follow from the cell's identity",
-    "resume_from_checkpoint": "a cell resumes by itself",
-    "gradient_accumulation_steps": "it is derived from --batch_size (the effective batch), "
-    "--per_device_train_batch_size and the number of processes",
-    "trust_remote_code": "no code from a repository is run",
-    "config": "use --recipe NAME or --recipe FILE.yaml",
+    "lora_target_modules": "all-linear",  # OLMo has no default in peft, and attention alone learns less
 }
 
 
@@ -72,114 +65,90 @@ class EvaluationArguments:
 
 
 @dataclass
-class TrainingArguments(EvaluationArguments):
-    """One cell: a checkpoint, a dataset, hyper-parameters, a seed. Any SFTConfig flag may be given too."""
+class ScriptArguments(EvaluationArguments):
+    """What both training scripts share."""
 
-    dataset: str = field(kw_only=True, metadata={"help": f"what to train on: {', '.join(DATASETS)}"})
+    dataset: str = field(kw_only=True)
     recipe: str | None = field(default=None, metadata={"help": "NAME of sweeps/recipes/NAME.yaml, or a YAML file"})
     batch_size: int = field(
         default=8, metadata={"help": "effective batch: rows per optimizer step, over all processes"}
     )
-    num_train_rows: int = field(default=TRAIN_ROWS, metadata={"help": "training rows, drawn by --sample_seed"})
     sample_seed: int = field(default=SAMPLE_SEED, metadata={"help": "seed of the draw of the training rows"})
+    held_out_rows: int = field(
+        default=0, metadata={"help": "of the training rows, how many are not trained on, to measure the loss on them"}
+    )
     keep_weights: str = field(
         default="none", metadata={"help": "all: keep the tuned weights; none: remove them once evaluated"}
     )
 
 
-def parse(parser, argv: list[str] | None, stage: str) -> tuple[TrainingArguments, object, dict[str, str]]:
-    """(our arguments, SFTConfig, origin of every value). Raises ValueError with one line on any bad flag or recipe."""
+@dataclass
+class TrainingArguments(ScriptArguments):
+    """One cell of train_sft.py: a checkpoint, a dataset, hyper-parameters, a seed. Any SFTConfig flag may be given."""
+
+    dataset: str = field(kw_only=True, metadata={"help": f"what to train on: {', '.join(SFT)}"})
+    num_train_rows: int = field(default=TRAIN_ROWS, metadata={"help": "training rows, drawn by --sample_seed"})
+
+
+@dataclass
+class InstructArguments(ScriptArguments):
+    """One cell of train_instruct.py: a checkpoint, conversations, hyper-parameters, a seed."""
+
+    tasks: str = field(
+        default="benchmark", metadata={"help": f"comma list of {', '.join(RELATIONS)}, all, none, {', '.join(TASKS)}"}
+    )
+    dataset: str = field(
+        default="tulu", kw_only=True, metadata={"help": f"{', '.join(INSTRUCT)}, or a .jsonl file of `messages`"}
+    )
+    train_fraction: float = field(default=0.05, metadata={"help": "share of the conversations, drawn by --sample_seed"})
+    num_train_rows: int | None = field(
+        default=None, metadata={"help": "number of conversations, instead of --train_fraction"}
+    )
+
+
+def parse(parser, argv: list[str] | None, stage: str) -> tuple[ScriptArguments, object, object, dict[str, str]]:
+    """(our arguments, SFTConfig, ModelConfig, origin of every value). ValueError with one line on a bad flag or recipe.
+
+    Of the ModelConfig only the LoRA flags and `attn_implementation` can be given.
+    """
     import torch
 
     argv = list(sys.argv[1:] if argv is None else argv)
-    actions = {action.dest: action for action in parser._actions}
     given = check_flags(argv, parser)
     first = _first_pass(argv)
-    recipe = read_recipe(first.recipe, actions) if first.recipe else {}
+    recipe = read_recipe(first.recipe, parser) if first.recipe else {}
     checkpoint, dataset = (getattr(first, name) or recipe.get(name) for name in ("checkpoint", "dataset"))
-    if dataset is not None and dataset not in DATASETS:
-        raise ValueError(f"--dataset {dataset!r}: {_known(dataset, DATASETS)}")
-    family = (checkpoint or "").rpartition("@")[0]
-    published = published_values(family, stage, dataset)
+    dataset = dataset or parser.get_default("dataset")
+    _check_dataset(dataset, stage)
+    recipe = for_dataset(recipe, dataset)
     gpu = torch.cuda.is_available()
-    house = {**HOUSE, "bf16": gpu, "use_cpu": not gpu, "output_dir": "runs", "dataloader_pin_memory": gpu}
-    parser.set_defaults_with_config(**{**house, **published, **recipe})
-    arguments, sft = parser.parse_args_into_dataclasses(args=argv)
-
-    layers = {"flag": given, "recipe": recipe, "published": published, "house": house}
-    names = [each.name for each in (*fields(arguments), *fields(sft))]
-    origins = {name: next((layer for layer, keys in layers.items() if name in keys), "library") for name in names}
-    own = {each.name for each in fields(arguments)}
-    origins = {k: "default" if v == "library" and k in own else v for k, v in origins.items()}
+    layers = {  # each beats the ones before it
+        "house": {**HOUSE, "bf16": gpu, "use_cpu": not gpu, "output_dir": "runs", "dataloader_pin_memory": gpu},
+        "published": published_values((checkpoint or "").rpartition("@")[0], stage, dataset),
+        "recipe": recipe,
+    }
+    own, *libraries = ([each.name for each in fields(kind)] for kind in parser.dataclass_types)
+    origins = dict.fromkeys(own, "default") | dict.fromkeys(sum(libraries, []), "library")
+    for layer, values in layers.items():
+        parser.set_defaults_with_config(**values)
+        origins |= dict.fromkeys(values, layer)
+    parser.format_help = partial(help_text, parser, refused(parser), origins, everything="--help_all" in argv)
+    arguments, sft, lora = parser.parse_args_into_dataclasses(args=argv)
+    origins |= {name: "flag" for name in given if name in origins}
+    origins |= dict.fromkeys(("output_dir", "gradient_accumulation_steps"), "derived")
     check_evaluation(arguments)
-    _check_training(arguments, sft)
-    return arguments, sft, origins
-
-
-def published_values(family: str, stage: str, dataset: str | None) -> dict:
-    """The published hyper-parameters for (family, stage, dataset); a family without an entry takes olmo-1b's."""
-    families = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
-    own = families.get(family, {})
-    own = own if stage in own else families["olmo-1b"]
-    return {**own[stage], **own.get(f"{stage}_per_dataset", {}).get(dataset, {})}
-
-
-def read_recipe(name: str, actions: dict[str, argparse.Action]) -> dict:
-    """The flags that a recipe sets, each known and of the right type. Raises ValueError with file, key and remedy."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
-    if not path.is_file():
-        there = ", ".join(sorted(each.stem for each in RECIPES.glob("*.yaml")))
-        raise ValueError(f"--recipe {name!r}: no file {path}; recipes there: {there or 'none'}")
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--recipe {path}: not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(recipe, dict):
-        raise ValueError(f"--recipe {path}: must be a mapping of flags to values")
-    _refuse(recipe, actions, f"--recipe {path}: key ")
-    problems = [problem for key, value in recipe.items() if (problem := _mistyped(key, value, actions[key]))]
-    if problems:
-        raise ValueError(f"--recipe {path}: {'; '.join(problems)}")
-    return recipe
-
-
-def _mistyped(key: str, value, action: argparse.Action) -> str:
-    kind = action.type
-    if kind in (int, float) and isinstance(value, str):
-        remedy = ""
-        try:
-            mantissa, _, exponent = repr(float(value)).partition("e")
-            number = mantissa + ("" if "." in mantissa else ".0") + (f"e{exponent}" if exponent else "")
-            remedy = f": YAML 1.1 reads it as text, write {number}"
-        except ValueError:
-            pass  # not a number at all: the message below says so
-        return f"{key}: {value!r} is text, a number is needed{remedy}"
-    right = {int: isinstance(value, int), float: isinstance(value, int | float), str: isinstance(value, str)}
-    if value is not None and (not right.get(kind, True) or (kind in (int, float) and isinstance(value, bool))):
-        return f"{key}: {value!r} is {type(value).__name__}, {kind.__name__} is needed"
-    return ""
+    _check_training(arguments, sft, given, recipe)
+    _check_lora(lora, given, recipe)
+    return arguments, sft, lora, origins
 
 
 def check_flags(argv: list[str], parser: argparse.ArgumentParser) -> list[str]:
     """The flags that `argv` gives; ValueError on one that does not exist (with the nearest) or belongs to Amuro."""
-    given = [word[2:].split("=")[0].replace("-", "_") for word in argv if word.startswith("--") and len(word) > 2]
-    _refuse(given, {action.dest for action in parser._actions}, "flag --")
+    dests = {option: action.dest for action in parser._actions for option in action.option_strings}
+    words = [word.split("=")[0] for word in argv if word.startswith("--") and len(word) > 2]
+    given = [dests.get(word, word[2:].replace("-", "_")) for word in words]
+    refuse(given, parser, "flag --")
     return given
-
-
-def _refuse(names, actions, prefix: str) -> None:
-    for name in names:
-        if name in OURS:
-            raise ValueError(f"{prefix}{name} cannot be given: {OURS[name]}")
-    unknown = [name for name in names if name not in actions and not name.startswith("no_") and name != "help"]
-    if unknown:
-        raise ValueError(f"{prefix}{unknown[0]}: {_known(unknown[0], actions, listing=False)}")
-
-
-def _known(name: str, known, listing: bool = True) -> str:
-    nearest = get_close_matches(name, known, n=1)
-    hint = f"unknown; did you mean {nearest[0]}?" if nearest else "unknown; see --help"
-    return f"{hint} allowed: {', '.join(known)}" if listing else hint
 
 
 def _first_pass(argv: list[str]) -> argparse.Namespace:
@@ -196,7 +165,7 @@ def check_evaluation(arguments: EvaluationArguments) -> None:
     for flag, allowed in (("prompt_format", PROMPT_FORMATS), ("methods", METHODS)):
         for name in items(getattr(arguments, flag)):
             if name not in allowed:
-                raise ValueError(f"--{flag} {name!r}: {_known(name, allowed)}")
+                raise ValueError(f"--{flag} {name!r}: {known(name, allowed)}")
     formats = items(arguments.prompt_format)
     if unasked := [name for name in tasks if not set(formats) & set(TASKS[name].prompt_formats)]:
         raise ValueError(
@@ -211,10 +180,29 @@ def check_evaluation(arguments: EvaluationArguments) -> None:
             raise ValueError(f"--{name} {getattr(arguments, name)}: must be at least 1")
 
 
-def _check_training(arguments: TrainingArguments, sft) -> None:
+def _check_dataset(dataset: str | None, stage: str) -> None:
+    allowed = SFT if stage == "sft" else INSTRUCT
+    if stage == "instruct" and (dataset or "").endswith(".jsonl"):
+        if not Path(dataset).is_file():
+            raise ValueError(f"--dataset {dataset}: no such file; allowed: {', '.join(allowed)}, or a .jsonl file")
+    elif dataset in DATASETS and dataset not in allowed:
+        raise ValueError(
+            f"--dataset {dataset}: {'train_instruct.py' if stage == 'sft' else 'train_sft.py'} trains on it"
+        )
+    elif dataset is not None and dataset not in allowed:
+        raise ValueError(f"--dataset {dataset!r}: {known(dataset, allowed)}")
+
+
+def _check_training(arguments: ScriptArguments, sft, given: list[str], recipe: dict) -> None:
     for name in ("batch_size", "num_train_rows"):
-        if getattr(arguments, name) < 1:
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise ValueError(f"--{name} {getattr(arguments, name)}: must be at least 1")
+    if arguments.held_out_rows < 0:
+        raise ValueError(f"--held_out_rows {arguments.held_out_rows}: must be at least 0")
+    if not 0 < getattr(arguments, "train_fraction", 1.0) <= 1:
+        raise ValueError(f"--train_fraction {arguments.train_fraction}: must be above 0 and at most 1")
+    if {"num_train_rows", "train_fraction"} <= {*given, *recipe}:
+        raise ValueError("--num_train_rows and --train_fraction both say how much to train on: give one of them")
     if arguments.keep_weights not in ("none", "all"):
         raise ValueError(f"--keep_weights {arguments.keep_weights!r}: allowed: none, all")
     if not sft.learning_rate > 0:
@@ -223,6 +211,20 @@ def _check_training(arguments: TrainingArguments, sft) -> None:
         raise ValueError(f"--max_length {sft.max_length}: must be at least 8 tokens")
     if sft.packing or sft.padding_free:
         raise ValueError("--packing and --padding_free: rows are pre-tokenised one by one here; leave them out")
+    if sft.save_strategy not in ("no", "steps", "epoch"):
+        raise ValueError(f"--save_strategy {sft.save_strategy.value}: allowed: no, steps, epoch")
+    if sft.save_strategy == "steps" and not sft.save_steps > 0:
+        raise ValueError(f"--save_steps {sft.save_steps}: must be above 0 (below 1 it is a share of all steps)")
+    if "save_steps" in given and sft.save_strategy != "steps":
+        raise ValueError("--save_steps: nothing is saved without --save_strategy steps")
+
+
+def _check_lora(lora, given: list[str], recipe: dict) -> None:
+    shaped = [name for name in (*given, *recipe) if name.startswith(LORA)]
+    if shaped and not lora.use_peft:
+        raise ValueError(f"--{shaped[0]}: needs --use_peft; without it all weights are trained, which has no adapters")
+    if lora.lora_r < 1 or not 0 <= lora.lora_dropout < 1:
+        raise ValueError(f"--lora_r {lora.lora_r} --lora_dropout {lora.lora_dropout}: at least 1; from 0 to below 1")
 
 
 def units(arguments: EvaluationArguments, dataset: str = "", dtype: str = "float32") -> list[Unit]:
@@ -244,9 +246,17 @@ def items(text: str) -> list[str]:
 
 
 def describe(origins: dict[str, str], *parts) -> str:
-    """One line per value that matters, with its origin; library defaults of the trainer are left out."""
+    """One line per value that matters, with its origin. Of the library's defaults only those are shown that decide the
+    weights, of the LoRA settings none where all weights are trained."""
+    from amuro.training import ALWAYS_IDENTITY
+
     values = _values(parts)
-    shown = [name for name, origin in origins.items() if origin != "library" and name not in ("output_dir",)]
+    adapters = values.get("use_peft", False)
+    decides = [*ALWAYS_IDENTITY, *(name for name in values if adapters and name.startswith(LORA))]
+    hidden = {"output_dir"} | {name for name in values if not adapters and name.startswith(LORA)}
+    if values.get("num_train_rows"):
+        hidden.add("train_fraction")  # the number of rows wins
+    shown = [name for name in values if (origins[name] != "library" or name in decides) and name not in hidden]
     return "\n".join(f"  {name:<28} {values[name]!s:<28} ({origins[name]})" for name in shown)
 
 
@@ -266,17 +276,15 @@ def with_origins(origins: dict[str, str], *parts) -> dict[str, dict]:
 
 
 def quiet(parser: argparse.ArgumentParser, usage: str) -> argparse.ArgumentParser:
-    """The parser with a short usage line and without the flags that cannot be given; its errors are a ValueError of one
-    line instead of 200 flags of usage."""
+    """The parser with a help that teaches (usage.py); its errors are a ValueError of one line instead of all flags."""
 
     def error(message: str):
         raise ValueError(f"{message}; see --help")
 
     parser.error, parser.usage = error, usage
-    for action in parser._actions:
-        if action.dest in OURS:
-            action.help = argparse.SUPPRESS
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    if len(parser.dataclass_types) > 1:
+        parser.add_argument("--help_all", action="help", help="this, and every other flag of the libraries")
+    parser.format_help = partial(help_text, parser, refused(parser))
     return parser
 
 

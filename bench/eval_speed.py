@@ -36,6 +36,7 @@ ROOT = Path(__file__).parent.parent
 SHAPES = {  # hidden, intermediate, layers, heads, vocabulary
     "40m": (512, 2048, 8, 8, 8192),
     "olmo-1b": (2048, 8192, 16, 16, 50304),
+    "tiny": (64, 128, 2, 4, 8192),  # to try the scripts out
 }
 PARTS = ("labels", "methods", "xsum", "benchmark", "floor", "suite")
 

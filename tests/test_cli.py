@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, run
 from test_results import put
 
-LIGHT = [["--help"], ["nursery", "--help"], ["checkpoints", "--help"], ["checkpoints", "families"]]
+LIGHT = [["--help"], ["nursery", "--help"], ["rates", "--help"], ["checkpoints", "--help"], ["checkpoints", "families"]]
 
 
 def amuro(*arguments, **env) -> subprocess.CompletedProcess:
@@ -62,7 +62,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(command):
     assert done.stderr.strip().splitlines()[-1].startswith("error: ") and time.perf_counter() - started < 60
 
 
-@pytest.mark.parametrize("script", ["train_sft.py", "eval/run.py", "analysis/report.py"])
+@pytest.mark.parametrize("script", ["train_sft.py", "train_instruct.py", "eval/run.py", "analysis/report.py"])
 def test_help_teaches(script):
     done = run(*(["-m", script.removesuffix(".py").replace("/", ".")] if "/" in script else [script]), "--help")
     assert done.returncode == 0 and "--runs" in done.stdout and "python" in done.stdout
@@ -73,7 +73,7 @@ def test_imports_point_one_way():
     seen = 0
     for path in ROOT.rglob("*.py"):
         parts = path.relative_to(ROOT).parts
-        if parts[0] not in ("amuro", "analysis", "eval", "bench", "train_sft.py"):
+        if parts[0] not in ("amuro", "analysis", "eval", "bench", "train_sft.py", "train_instruct.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -88,7 +88,7 @@ def test_imports_point_one_way():
 
 def test_every_file_says_what_it_is_for():
     files = [path for folder in ("amuro", "analysis", "bench") for path in (ROOT / folder).glob("*.py")]
-    files += [ROOT / "train_sft.py", ROOT / "eval" / "run.py"]
+    files += [ROOT / "train_sft.py", ROOT / "train_instruct.py", ROOT / "eval" / "run.py"]
     for path in files:
         tree = ast.parse(path.read_text())
         assert ast.get_docstring(tree), path

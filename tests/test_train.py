@@ -15,11 +15,10 @@ from conftest import ROOT, run
 from peft import PeftModel
 from safetensors.torch import load_file
 from test_settings import eval_run, train_sft
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
-from amuro import data, results, tracking
+from amuro import results, tracking
 from amuro.cells import Cell, read_record
-from amuro.encoding import encode_rows
 
 FAST = ["--learning_rate", "1e-3", "--num_shots", "0", "--eval_batch_size", "32", "--num_train_epochs", "2"]
 
@@ -67,47 +66,6 @@ def test_a_changed_setting_is_another_cell(cell, family, mirror, tmp_path):
     folders = {train_sft.main([*arguments(family, mirror, tmp_path, *other), *change]) for change in changes}
     same = train_sft.main(arguments(family, mirror, tmp_path, *other, "--logging_steps", "1", "--eval_batch_size", "4"))
     assert len(folders | {same}) == 5 and same.name == cell.name
-
-
-def test_two_runs_of_a_cell_give_the_same_weights(cell, family, mirror, tmp_path):
-    again = train_sft.main([*arguments(family, mirror, tmp_path), "--keep_weights", "all", "--tasks", "none"])
-    one, two = (load_file(folder / "weights" / "model.safetensors") for folder in (cell, again))
-    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-
-
-def test_the_loss_is_a_bare_loops(family, mirror, tmp_path):
-    """The first steps' losses equal plain torch's on the same rows, in the trainer's own order."""
-    more = (
-        "--tasks",
-        "none",
-        "--logging_steps",
-        "1",
-        "--train_sampling_strategy",
-        "sequential",
-        "--num_train_epochs",
-        "1",
-    )
-    folder = train_sft.main([*arguments(family, mirror, tmp_path), *more])
-    logged = [entry["loss"] for entry in read_record(folder)["training"]["log"]]
-    model = AutoModelForCausalLM.from_pretrained(family / "step-10", dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(family / "step-10")
-    rows, _ = encode_rows(data.training_rows("mnli", str(mirror)).rows, "inference", tokenizer, 2048)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0)
-    steps, warm = 3, 1  # ceil(0.03 * 3)
-    for step in range(steps):
-        batch = rows[8 * step : 8 * step + 8]
-        width = max(len(row["input_ids"]) for row in batch)
-        pad = lambda row, key, fill, width=width: row[key] + [fill] * (width - len(row[key]))  # noqa: E731
-        ids = torch.tensor([pad(row, "input_ids", 1) for row in batch])
-        labels = torch.tensor([pad(row, "labels", -100) for row in batch])
-        out = model(input_ids=ids, attention_mask=(ids != 1).long(), labels=labels)
-        assert out.loss.item() == pytest.approx(logged[step], abs=1e-5)
-        rate = step / warm if step < warm else (steps - step) / (steps - warm)
-        optimizer.param_groups[0]["lr"] = 1e-3 * rate
-        out.loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert len(logged) == 3
 
 
 def test_evaluation_after_training_equals_evaluation_of_the_kept_weights(cell, tmp_path):

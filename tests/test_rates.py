@@ -1,0 +1,107 @@
+"""`amuro rates`: the rate is chosen on held-out training rows, by losses that an independent computation confirms."""
+
+import csv
+
+import pytest
+import torch
+from conftest import run
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from amuro import data, rates
+from amuro.cells import find_cell
+from amuro.encoding import encode_rows
+
+RATES = [1e-2, 1e-3, 1e-5]
+
+
+def flags(mirror, runs) -> list[str]:
+    places = ["--data_dir", str(mirror), "--runs", str(runs), "--report_to", "none"]
+    return [*places, "--num_train_epochs", "2", "--keep_weights", "all"]
+
+
+@pytest.fixture(scope="module")
+def search(family, mirror, tmp_path_factory):
+    """Three rates on 16 of the mirror's 24 rows, 8 held out: (trials, path of the table, runs)."""
+    runs = tmp_path_factory.mktemp("runs")
+    listed = ",".join(map(str, RATES))
+    return *rates.choose(f"{family}@10", "mnli", listed, 8, flags(mirror, runs)), runs
+
+
+@torch.no_grad()
+def loss_of(folder, rows) -> float:
+    """Mean loss per completion token, one row at a time."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "weights")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "weights")
+    losses = []
+    for example in encode_rows(rows, "inference", tokenizer, 2048)[0]:
+        logprobs = model(torch.tensor([example["input_ids"]])).logits[0].log_softmax(-1)
+        losses += [-logprobs[i - 1, label] for i, label in enumerate(example["labels"]) if label != -100]
+    return torch.stack(losses).mean().item()
+
+
+def test_the_table_equals_an_independent_computation(search, mirror):
+    trials, path, runs = search
+    held_out = data.training_rows("mnli", str(mirror)).rows[-8:]
+    with open(path, newline="") as file:
+        table = list(csv.DictReader(file))
+    assert path == runs / "rates" / "toy-10-mnli-seed42.csv"
+    assert [float(row["learning_rate"]) for row in table] == RATES
+    losses = []
+    for row, trial in zip(table, trials, strict=True):
+        cell, folder = find_cell(runs, row["cell_id"])
+        losses.append(loss_of(folder, held_out))
+        assert float(row["held_out_loss"]) == pytest.approx(losses[-1], abs=1e-5) == trial.held_out_loss
+        assert cell.hyperparameters["learning_rate"] == trial.learning_rate and not list(folder.glob("units/*"))
+        assert row["held_out_rows"] == "8" and float(row["train_loss"]) > 0
+        assert (row["checkpoint"], row["dataset"], row["seed"]) == ("toy@10", "mnli", "42")
+    assert len(set(losses)) == 3
+    assert [row["chosen"] for row in table] == [str(loss == min(losses)) for loss in losses]
+
+
+def test_the_report_names_the_flag_and_a_rate_at_the_border(search):
+    trials, _, _ = search
+    best = min(trials, key=lambda trial: trial.held_out_loss)
+    lines = rates.report(trials).splitlines()
+    assert lines[-1] == f"--learning_rate {best.learning_rate}" and lines[0].split()[:2] == list(
+        ("learning_rate", "held_out_loss")
+    )
+    assert [line.endswith("  chosen") for line in lines[1:4]] == [trial is best for trial in trials]
+    border = [line for line in lines if "of the list: try one beyond it" in line]
+    assert len(border) == (best.learning_rate != 1e-3)
+
+
+def test_called_again_nothing_is_trained_again(search, family, mirror, capsys):
+    trials, path, runs = search
+    before = path.read_bytes()
+    again = rates.choose(f"{family}@10", "mnli", "0.01,1e-3,0.00001", 8, flags(mirror, runs))
+    assert again == (trials, path) and path.read_bytes() == before
+    assert capsys.readouterr().out.count("complete: ") == 3
+
+
+@pytest.mark.parametrize(
+    ("listed", "held_out", "more", "told"),
+    [
+        ("2.0e-6", 8, [], "two different rates at least"),
+        ("1e-6,1e-06", 8, [], "two different rates at least"),
+        ("1e-6,0", 8, [], "each above 0"),
+        ("1e-6,fast", 8, [], "a comma list of numbers is needed"),
+        ("1e-6,1e-5", 0, [], "--held_out_rows 0: rates are chosen on held-out rows"),
+        ("1e-6,1e-5", 8, ["--tasks=id"], "--tasks after --: `amuro rates` sets it itself"),
+        ("1e-6,1e-5", 8, ["--learning-rate", "1"], "--learning_rate after --"),
+        ("1e-6,1e-5", 8, ["--sed", "1"], "flag --sed: unknown; did you mean seed"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(listed, held_out, more, told):
+    with pytest.raises(ValueError, match=told) as error:
+        rates.choose("toy@10", "mnli", listed, held_out, more)
+    assert "\n" not in str(error.value)
+
+
+def test_the_command_prints_the_table(search, family, mirror):
+    """Through the command line, with flags of the script after `--`; the cells are there already."""
+    _, path, runs = search
+    given = ["--checkpoint", f"{family}@10", "--dataset", "mnli", "--held_out_rows", "8"]
+    listed = ["--learning_rates", ",".join(map(str, RATES))]
+    done = run("-m", "amuro.cli", "rates", *given, *listed, "--", *flags(mirror, runs))
+    assert done.returncode == 0, done.stderr
+    assert f"table: {path}" in done.stdout and "  chosen\n" in done.stdout
