@@ -55,14 +55,16 @@ def gains(study: Study) -> pd.DataFrame:
 
 
 def verdicts(study: Study) -> pd.DataFrame:
-    """The verdict on each (tuning, setting) of an id or ood task, and on BASE alone of each task without such a tuning
-    in its family (stage `base`), with its evidence; Holm over the tasks of one family, stage, prompt, shots and dtype.
-    No verdict where a score of the first or last checkpoint is missing.
+    """The verdict on each (tuning, setting) of an id or ood task (of conversations: a benchmark), and on BASE alone of
+    each task without such a tuning in its family (stage `base`), with its evidence; Holm over the tasks of one family,
+    stage, prompt, shots and dtype. No verdict where a score of the first or last checkpoint is missing.
     """
     base, rows, cases = base_rows(study), [], {}
     # Of a benchmark's two metrics one is judged: they read the same answers, and would count a task twice in Holm.
     points = study.points[study.points["metric"] != BESIDE]
-    tuned, tasks = points["relation"].isin(("id", "ood")), points.set_index(["family", "task"]).index
+    own = points["relation"].isin(("id", "ood"))
+    tuned = own | ((points["relation"] == "benchmark") & (points["stage"] == "instruct"))
+    tasks = points.set_index(["family", "task"]).index
     alone = (points["stage"] == "base") & ~tasks.isin(tasks[tuned])
     for key, curve in points[tuned | alone].groupby([*TUNING, *SETTING], dropna=False):
         about = dict(zip([*TUNING, *SETTING], key, strict=True))

@@ -141,6 +141,7 @@ def trls_head():
 
 @contextlib.contextmanager
 def quiet():
+    """Nothing is printed inside."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         yield
 

@@ -97,7 +97,7 @@ def test_two_processes_go_on_after_one_was_killed(config, alone, family, mirror,
 
 def test_two_processes_stop_at_the_same_step_on_sigterm(alone, family, mirror, tmp_path):
     (tmp_path / "slow.py").write_text(SLOW)
-    argv = [*arguments(family, mirror, tmp_path / "runs"), "--save_strategy", "no"]
+    argv = arguments(family, mirror, tmp_path / "runs", saving=())
     slow = command("ddp.yaml", tmp_path, tmp_path / "slow.py", argv)
     env = {**os.environ, "PYTHONUNBUFFERED": "1", "SLOW": "1"}
     process = subprocess.Popen(slow, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

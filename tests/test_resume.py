@@ -24,10 +24,13 @@ from amuro.cells import read_record
 STEPS = 12  # 24 rows, batches of 8, 4 epochs
 
 
-def arguments(family, mirror, runs, *more) -> list[str]:
+SAVING = ("--save_strategy", "steps", "--save_steps", "3")
+
+
+def arguments(family, mirror, runs, *more, saving=SAVING) -> list[str]:
     return [
         *("--checkpoint", f"{family}@10", "--dataset", "mnli", "--data_dir", str(mirror), "--runs", str(runs)),
-        *("--learning_rate", "1e-3", "--num_train_epochs", "4", "--save_strategy", "steps", "--save_steps", "3"),
+        *("--learning_rate", "1e-3", "--num_train_epochs", "4", *saving),
         *("--tasks", "none", "--keep_weights", "all", "--report_to", "none", *more),
     ]
 
@@ -160,7 +163,7 @@ def test_a_checkpoint_of_another_cell_is_refused(undisturbed, family, mirror, tm
 
 def test_preemption_saves_and_ends_with_a_code_that_means_again(undisturbed, family, mirror, tmp_path):
     """SIGTERM to the real command, which never saves by itself: it saves, exits 75, and goes on when called again."""
-    argv = [*arguments(family, mirror, tmp_path), "--save_strategy", "no"]
+    argv = arguments(family, mirror, tmp_path, saving=())
     process = subprocess.Popen([sys.executable, "-c", SLOW, *argv], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     deadline = time.time() + 120
     while "at a step" not in process.stdout.readline():
@@ -181,7 +184,7 @@ def test_a_full_disk_leaves_no_half_written_weights(family, mirror, tmp_path):
     def child(queue) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))  # the weights have 350 kB
         try:
-            train_sft.main([*arguments(family, mirror, tmp_path), "--save_strategy", "no"])
+            train_sft.main(arguments(family, mirror, tmp_path, saving=()))
         except ValueError as error:
             queue.put(str(error))
 
