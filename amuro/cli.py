@@ -24,9 +24,7 @@ app.add_typer(checkpoints_app, name="checkpoints")
 @app.command()
 def nursery(
     out: Annotated[Path, typer.Option(help="folder to write family/ and data/ under")] = Path("nursery"),
-    preset: Annotated[
-        str, typer.Option(help="default (about two minutes on two cores) or tiny (seconds)")
-    ] = "default",
+    preset: Annotated[str, typer.Option(help="default (about two minutes on two cores) or tiny (seconds)")] = "default",
     seed: Annotated[int, typer.Option(help="seed of the world, its text and the weights")] = 0,
     text: Annotated[Path | None, typer.Option(help="folder of .txt files to pre-train on instead of the world")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; the same number gives the same bytes")] = None,
