@@ -59,7 +59,7 @@ def test_a_failed_cell_is_named_with_its_log(family, mirror, tmp_path):
 def test_the_demos_grid_covers_every_checkpoint_dataset_and_seed(tmp_path):
     raise_nursery(tmp_path / "nursery", preset="tiny")
     grid = commands(tmp_path)
-    assert len(grid) == 3 * (1 + 4 + 3 + 1 + 1) and len({json_of(each) for each in grid}) == len(grid)
+    assert len(grid) == 3 * (1 + 4 + 4 + 1 + 1) and len({json_of(each) for each in grid}) == len(grid)
     assert sum(program == "eval/run.py" for program, _ in grid) == 6 and os.environ["WANDB_MODE"] == "offline"
 
 
