@@ -16,6 +16,7 @@ from trl import ModelConfig, SFTConfig, TrlParser, get_peft_config
 from amuro import checkpoints, data, evaluation, settings, tracking, training, weights
 from amuro.cells import Cell, read_record
 from amuro.conversations import TEMPLATE_VERSION, encode_conversations, set_template
+from amuro.registry.fetching import fetch
 from amuro.resume import Keeper
 
 
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> Path:
         return folder
     sft.output_dir = str(folder)
     training.say(f"cell {cell.cell_id}: {folder}\n{settings.describe(origins, arguments, sft, lora)}")
-    base = checkpoints.fetch(checkpoint)
+    base = fetch(checkpoint)
     evaluation.check_model(base, asked, todo, set_template)
 
     with tracking.run(cell, arguments.runs, enabled="wandb" in sft.report_to, num_train_rows=len(rows.rows)) as run:

@@ -15,6 +15,7 @@ from amuro import checkpoints, data, evaluation, settings, tracking, training, w
 from amuro.cells import Cell, read_record
 from amuro.encoding import encode_rows
 from amuro.prompts import PROMPTS_VERSION
+from amuro.registry.fetching import fetch
 from amuro.resume import Keeper
 from amuro.tasks import DATASETS
 
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> Path:
         return folder
     sft.output_dir = str(folder)
     training.say(f"cell {cell.cell_id}: {folder}\n{settings.describe(origins, arguments, sft, lora)}")
-    base = checkpoints.fetch(checkpoint)
+    base = fetch(checkpoint)
     evaluation.check_model(base, asked, todo)
 
     with tracking.run(cell, arguments.runs, enabled="wandb" in sft.report_to, num_train_rows=len(rows.rows)) as run:

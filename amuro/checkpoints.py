@@ -2,46 +2,40 @@
 
     olmo-1b@342000                a named family: its hub revisions, found by step in the repository's refs
     olmo-1b@main                  the end of that history
+    olmo3-7b@stage2-step1000      a revision by its name, where steps begin again in each stage
+    my_llama.yaml@2000            a history of your own (amuro/registry/families.py shows the file)
     path/to/family@200            a folder with a family.json; `nursery@200` is the folder in $AMURO_NURSERY
     EleutherAI/pythia-70m@step64  any hub repository at any revision
 
-`resolve` says what a checkpoint is (and costs no download); `fetch` gives the local folder with its weights, config and
-tokenizer, the only place they are read from; `load` loads them.
+`resolve` says what a checkpoint is (and costs no download), `fetch` (amuro/registry/fetching.py) gives the local folder
+with its weights, config and tokenizer, the only place they are read from, and `load` loads them.
 """
 
 import hashlib
-import json
-import os
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from amuro.encoding import load_tokenizer
-from amuro.hub import wanted
+from amuro.registry.families import (
+    Family,
+    Revision,
+    families,
+    family,
+    known,
+    matching,
+    nearest,
+    on_line,
+    refuse_remote_code,
+    revisions,
+    short,
+    shown,
+)
+from amuro.registry.family_files import family_folder
+from amuro.registry.fetching import asking
 
-INSTEAD = "for a local copy write PATH@step with a family.json in PATH"
 PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*", "*.model", "*.txt"]
-
-
-@dataclass(frozen=True)
-class Family:
-    """A hub repository with a pre-training history. `pattern` has groups `step` and, where names tell, `tokens`."""
-
-    name: str
-    repo: str
-    pattern: str
-    tokens_b: float | None = None  # of `main`, where no revision tells
-    licence: str = ""
-
-
-FAMILIES = {
-    family.name: family
-    for family in (
-        Family("olmo-1b", "allenai/OLMo-1B-hf", r"step(?P<step>\d+)-tokens(?P<tokens>\d+)B", licence="Apache-2.0"),
-        Family("llama3-8b", "meta-llama/Meta-Llama-3-8B", r"(?!)", 15000.0, licence="Llama 3 community licence"),
-    )
-}
 ANY_STEP = r"(?:.*?step[-_]?(?P<step>\d+))(?:.*?tokens(?P<tokens>\d+)B)?.*"  # for repositories we do not know
 
 
@@ -64,35 +58,21 @@ class Checkpoint:
 
 
 def resolve(reference: str) -> Checkpoint:
-    """What `family@step`, `family@main`, `PATH@step` or `repo@revision` means. ValueError names the nearest."""
+    """What `family@step`, `family@revision`, `family@main`, `PATH@step` or `repo@revision` means. Nothing is fetched.
+
+    Raises ValueError with what is nearest where it means nothing, and with the names where it means several.
+    """
     name, at, point = reference.rpartition("@")
     if not at or not name or not point:
         raise ValueError(f"--checkpoint {reference!r}: write family@step, family@main, PATH@step or repo@revision")
-    if folder := family_folder(name):
-        return _in_folder(folder, point, reference)
-    if name in FAMILIES:
-        return _in_family(FAMILIES[name], point, reference)
+    if name.endswith((".yaml", ".yml")) or family_folder(name) or name in families():
+        return _in_family(family(name), point, reference)
     if "/" in name and not name.startswith((".", "/", "~")):
         return _in_repository(name, point)
-    nearest = get_close_matches(name, [*FAMILIES, "nursery"], n=1, cutoff=0.4)
-    hint = f"did you mean {nearest[0]}@{point}? " if nearest else ""
     raise ValueError(
-        f"--checkpoint {reference!r}: no family or folder {name!r}; {hint}known: {', '.join([*FAMILIES, 'nursery'])}, "
-        "a folder with family.json, or a hub repository"
+        f"--checkpoint {reference!r}: no family or folder {name!r}{nearest(name, f'@{point}')}; known: {known()}, "
+        "a YAML, a folder with family.json, or a hub repository"
     )
-
-
-def fetch(checkpoint: Checkpoint) -> Path:
-    """The local folder with the checkpoint's config, tokenizer and safetensors weights; downloads what is missing."""
-    if checkpoint.path:
-        return Path(checkpoint.path)
-    from huggingface_hub import snapshot_download
-
-    with wanted(checkpoint.base, INSTEAD):
-        folder = Path(snapshot_download(checkpoint.repo, revision=checkpoint.commit, allow_patterns=PATTERNS))
-    if not list(folder.glob("*.safetensors")):
-        raise ValueError(f"{checkpoint.base}: the revision has no safetensors weights, and pickled ones are not loaded")
-    return folder
 
 
 def load(folder: Path, dtype: str = "float32", device: str | None = None, attention: str | None = None):
@@ -117,45 +97,9 @@ def load(folder: Path, dtype: str = "float32", device: str | None = None, attent
     return model.to(device or gpu or "cpu"), tokenizer
 
 
-def history(family: str) -> list[tuple[int | None, float | None, str]]:
-    """(step, tokens_b, revision or folder) of every checkpoint of a family, in order of steps."""
-    if folder := family_folder(family):
-        entries = read_family(folder)["checkpoints"]
-        return sorted((entry["step"], entry["tokens_b"], entry["path"]) for entry in entries)
-    if family not in FAMILIES:
-        nearest = get_close_matches(family, [*FAMILIES, "nursery"], n=1, cutoff=0.4)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ValueError(f"no family {family!r}; known: {', '.join([*FAMILIES, 'nursery'])}, or a folder{hint}")
-    return [(step, tokens, name) for step, tokens, name, _ in _revisions(FAMILIES[family])]
-
-
-def family_folder(name: str) -> Path | None:
-    """The folder with family.json that `name` means, None where it means none. `nursery` is $AMURO_NURSERY."""
-    folder = Path(os.environ.get("AMURO_NURSERY", "nursery")) if name == "nursery" else Path(name).expanduser()
-    found = next((each for each in (folder, folder / "family") if (each / "family.json").is_file()), None)
-    if name == "nursery" and not found:
-        raise ValueError(f"no nursery in {folder}; raise one with: amuro nursery --out {folder}")
-    if folder.is_dir() and not found:
-        raise ValueError(f"{folder}: a folder without family.json; see `amuro nursery --help` for its layout")
-    return found
-
-
-def read_family(folder: Path) -> dict:
-    """The content of a family.json, checked. Raises ValueError with the field that is wrong."""
-    path = folder / "family.json"
-    try:
-        family = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
-    kinds = {"step": int, "tokens_b": int | float, "path": str}
-    checkpoints = family.get("checkpoints") if isinstance(family, dict) else None
-    if not isinstance(checkpoints, list) or not checkpoints or not isinstance(family.get("name"), str):
-        raise ValueError(f"{path}: needs `name` and a list `checkpoints` of {{step, tokens_b, path}}")
-    for number, entry in enumerate(checkpoints):
-        for name, kind in kinds.items():
-            if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
-                raise ValueError(f"{path}: checkpoints[{number}] needs {name!r} ({kind})")
-    return family
+def history(name: str) -> list[tuple[int, float | None, str]]:
+    """(step, tokens_b, revision or folder) of every checkpoint of a family, in order."""
+    return [(each.step, each.tokens_b, each.name) for each in revisions(family(name))]
 
 
 def digest(folder: Path) -> str:
@@ -170,30 +114,42 @@ def digest(folder: Path) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
-def _in_folder(folder: Path, point: str, reference: str) -> Checkpoint:
-    family = read_family(folder)
-    entries = {entry["step"]: entry for entry in family["checkpoints"]}
-    if point == "main":
-        point = str(max(entries))
-    entry = entries[_nearest(point, list(entries), reference)]
-    path = (folder / entry["path"]).resolve()
-    if not (path / "config.json").is_file():
-        raise ValueError(f"{folder / 'family.json'}: step {entry['step']} names {path}, which has no config.json")
-    name = f"{family['name']}@{entry['step']}"
-    return Checkpoint(family["name"], name, entry["step"], float(entry["tokens_b"]), digest(path), path=str(path))
-
-
 def _in_family(family: Family, point: str, reference: str) -> Checkpoint:
-    revisions = _revisions(family)
-    if point == "main":
-        _, _, _, commit = _revision_of(family.repo, "main")
-        step, tokens = (revisions[-1][0], revisions[-1][1]) if revisions else (None, family.tokens_b)
-    else:
-        step = _nearest(point, [each[0] for each in revisions], reference)
-        _, tokens, _, commit = next(each for each in revisions if each[0] == step)
+    refuse_remote_code(family)
+    if point == "main" and not family.folder and not family.repos:
+        return _main(family)
+    found = revisions(family)
+    meant = found[-1:] if point == "main" else matching(family, found, point)
+    if not meant:
+        raise ValueError(f"--checkpoint {reference!r}: {_not_there(point, [each.step for each in found])}")
+    if len(meant) > 1:
+        names = ", ".join(f"{family.name}@{shown(family, each)}" for each in meant)
+        raise ValueError(f"--checkpoint {reference!r}: step {point} is there more than once; write one of {names}")
+    return checkpoint_of(family, meant[0], short(family, found, meant[0]))
+
+
+def checkpoint_of(family: Family, revision: Revision, point: str) -> Checkpoint:
+    """The checkpoint `family@point` that a revision is. ValueError where a local one has no model in its folder."""
+    step, tokens_b, repo, commit = revision.step, revision.tokens_b, revision.repo, revision.commit
     name = f"{family.name}@{point}"
-    base = f"{family.repo}@{commit}"
-    return Checkpoint(family.name, name, step, tokens, base, repo=family.repo, commit=commit)
+    if repo:
+        return Checkpoint(family.name, name, step, tokens_b, f"{repo}@{commit}", repo=repo, commit=commit)
+    path = Path(revision.name).resolve()
+    if not (path / "config.json").is_file():
+        raise ValueError(f"{family.folder}: step {step} is {path}, which has no config.json")
+    return Checkpoint(family.name, name, step, tokens_b, digest(path), path=str(path))
+
+
+def _main(family: Family) -> Checkpoint:
+    """The branch main: of some histories the last checkpoint, of others a model that was trained on, or no model."""
+    if family.main == "none":
+        raise ValueError(f"{family.name}@main: main is no checkpoint of this history; {family.note or 'write a step'}")
+    *_, commit = _revision_of(family.repo, "main")
+    step, tokens_b = None, family.tokens_b
+    if family.main != "apart" and (line := on_line(family, revisions(family))):
+        step, tokens_b = line[-1].step, line[-1].tokens_b
+    name, base = f"{family.name}@main", f"{family.repo}@{commit}"
+    return Checkpoint(family.name, name, step, tokens_b, base, repo=family.repo, commit=commit)
 
 
 def _in_repository(repo: str, revision: str) -> Checkpoint:
@@ -201,31 +157,11 @@ def _in_repository(repo: str, revision: str) -> Checkpoint:
     return Checkpoint(repo, f"{repo}@{revision}", step, tokens, f"{repo}@{commit}", repo=repo, commit=commit)
 
 
-def _nearest(point: str, steps: list[int], reference: str) -> int:
-    """`point` as one of `steps`; ValueError with the nearest ones where it is none."""
+def _not_there(point: str, steps: list[int]) -> str:
     if not point.isdigit():
-        raise ValueError(f"--checkpoint {reference!r}: {point!r} is neither a step nor main")
-    if int(point) not in steps:
-        nearest = sorted(sorted(steps, key=lambda step: abs(step - int(point)))[:4])
-        raise ValueError(
-            f"--checkpoint {reference!r}: no step {point}; nearest: {', '.join(map(str, nearest)) or 'none'}"
-        )
-    return int(point)
-
-
-def _revisions(family: Family) -> list[tuple[int, float | None, str, str]]:
-    """(step, tokens_b, branch, commit) of a family's branches, by step. The names are parsed, never built: public
-    histories round their token counts in three ways."""
-    from huggingface_hub import HfApi
-
-    found = []
-    with wanted(family.repo, INSTEAD):
-        branches = HfApi().list_repo_refs(family.repo).branches
-    for branch in branches:
-        if match := re.fullmatch(family.pattern, branch.name):
-            step, tokens = _numbers(match)
-            found.append((step, tokens, branch.name, branch.target_commit))
-    return sorted(found)
+        return f"{point!r} is neither a step nor main, nor the name of a revision"
+    near = sorted(sorted(set(steps), key=lambda step: abs(step - int(point)))[:4])
+    return f"no step {point}; nearest: {', '.join(map(str, near)) or 'none'}"
 
 
 def _revision_of(repo: str, revision: str) -> tuple[int | None, float | None, str, str]:
@@ -233,7 +169,7 @@ def _revision_of(repo: str, revision: str) -> tuple[int | None, float | None, st
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    with wanted(f"{repo}@{revision}", INSTEAD):
+    with asking(repo, f"{repo}@{revision}"):
         try:
             commit = HfApi().model_info(repo, revision=revision).sha
         except RepositoryNotFoundError:
@@ -246,10 +182,6 @@ def _revision_of(repo: str, revision: str) -> tuple[int | None, float | None, st
             raise ValueError(
                 f"--checkpoint: {repo} has no revision {revision!r}; nearest: {', '.join(nearest or branches[:3])}"
             ) from None
-    match = re.fullmatch(ANY_STEP, revision)
-    return (*(_numbers(match) if match else (None, None)), revision, commit)
-
-
-def _numbers(match: re.Match) -> tuple[int, float | None]:
-    tokens = match.groupdict().get("tokens")
-    return int(match["step"]), float(tokens) if tokens else None
+    match = re.fullmatch(ANY_STEP, revision, re.ASCII)
+    step, tokens = match.groups() if match else (None, None)
+    return int(step) if step else None, float(tokens) if tokens else None, revision, commit

@@ -1,7 +1,7 @@
 """The `amuro` command: light, and without torch until something is computed.
 
 amuro nursery --out nursery          raise a small pre-training history to try everything on
-amuro checkpoints list olmo-1b       steps and tokens of a family
+amuro checkpoints families           the public pre-training histories; also list, select, audit, fetch
 amuro status --runs runs             which cells and units are there
 amuro rates --checkpoint ...         choose a learning rate on held-out training rows
 """
@@ -12,13 +12,14 @@ from typing import Annotated
 
 import typer
 
+from amuro.registry import commands
+
 # Click re-wraps a paragraph unless it begins with \b.
 HELP = "What more pre-training buys after fine-tuning, and what fine-tuning makes a model forget, per checkpoint.\n\n"
 app = typer.Typer(
     help=HELP + "\b\n" + __doc__.split("\n\n")[1], no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
-checkpoints_app = typer.Typer(help="Known families and their checkpoints.", no_args_is_help=True)
-app.add_typer(checkpoints_app, name="checkpoints")
+app.add_typer(commands.app, name="checkpoints")
 
 
 @app.command()
@@ -36,29 +37,10 @@ def nursery(
     print(f"family: {family}   checkpoints: amuro checkpoints list {family}")
 
 
-@checkpoints_app.command()
-def families() -> None:
-    """The families known by name."""
-    from amuro.checkpoints import FAMILIES
-
-    for family in FAMILIES.values():
-        print(f"{family.name:<12} {family.repo:<32} {family.licence}")
-    print(f"{'nursery':<12} {'$AMURO_NURSERY or ./nursery':<32} raised by `amuro nursery`")
-
-
-@checkpoints_app.command("list")
-def list_(family: Annotated[str, typer.Argument(help="a known family, or a folder with family.json")]) -> None:
-    """Step, tokens (billions) and revision of every checkpoint of a family."""
-    from amuro.checkpoints import history
-
-    print(f"{'step':>10} {'tokens_b':>12}  revision")
-    for step, tokens_b, revision in history(family):
-        print(f"{step:>10} {'' if tokens_b is None else format(tokens_b, '.6g'):>12}  {revision}")
-
-
 @app.command()
 def status(runs: Annotated[Path, typer.Option(help="the folder that cells are written under")] = Path("runs")) -> None:
     """Every complete cell with its number of units, and what is missing from the grid they span."""
+    from amuro.registry.doubts import of_runs
     from amuro.results import KEY, coverage, load
 
     table = load(runs)
@@ -68,6 +50,8 @@ def status(runs: Annotated[Path, typer.Option(help="the folder that cells are wr
         tuned = f"{stage} {dataset} seed {seed}" if dataset else "base"
         print(f"{cell_id}  {family}@{step:<10} {tuned:<28} {count:>4} units")
     there, expected, missing = coverage(table)
+    for doubt in of_runs(runs):
+        print(f"warning: {doubt}")
     print(f"{len(cells)} cells, {there} of {expected} units" + "".join(f"\n  missing: {each}" for each in missing))
 
 

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from amuro.checkpoints import family_folder, history
+from amuro.checkpoints import history
 from amuro.programs import load_program
+from amuro.registry.family_files import family_folder
 from amuro.settings import script
 from amuro.tasks import DATASETS, SFT
 

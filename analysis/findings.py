@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from amuro import results
+from amuro.registry.doubts import of_runs
 from analysis import tables
 from analysis.study import collect
 
@@ -29,6 +30,7 @@ class Report:
     methods: pd.DataFrame
     setting: dict
     last: list[str]  # the last checkpoint of every family
+    doubts: list[str]  # faults of the checkpoints, found by an audit or published
 
 
 def build(runs: str | Path) -> Report:
@@ -49,6 +51,7 @@ def build(runs: str | Path) -> Report:
         methods=tables.methods(study),
         setting=tables.main_setting(study),
         last=[names[-1] for names in study.checkpoints.values()],
+        doubts=of_runs(runs),
     )
 
 

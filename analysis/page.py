@@ -158,6 +158,12 @@ def html_finding(finding: Finding) -> str:
     return f"<li><b>{escape(finding.title)}</b>: {escape(finding.answer)}{inner}</li>"
 
 
+def html_doubts(doubts: list[str]) -> str:
+    """What is known against the checkpoints themselves, above all findings; nothing where that is nothing."""
+    lines = "".join(f"<li>{escape(each)}</li>" for each in doubts)
+    return f"<div class='note'><b>Checkpoints in doubt.</b><ul>{lines}</ul></div>" if doubts else ""
+
+
 def section(report: Report, name: str) -> str:
     """One table of the page under its heading; those of one setting show the main one."""
     heading, columns, caption = TABLES[name]
@@ -190,7 +196,7 @@ def page(report: Report, found: list[Finding], charts: dict[str, dict]) -> str:
 <h1>{escape(title)}</h1><p class="soft">Fine-tuning seen over pre-training.
 Coverage: {escape(coverage_line(report.table))}</p>
 {f"<details><summary>all {len(missing)} missing units</summary><ul>{gaps}</ul></details>" if missing else ""}
-{NURSERY if "nursery" in families else ""}
+{NURSERY if "nursery" in families else ""}{html_doubts(report.doubts)}
 <h2>Findings</h2><ul>{"".join(map(html_finding, found))}</ul>
 <p class="soft">Verdicts, forgetting and gains on this page are those at {escape(setting_text(report.setting))}; every
 other setting is in the CSV files beside it.</p>

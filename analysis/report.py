@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     report = build(arguments.runs)
     found = findings(report)
     path = write(report, out, found)
-    print(f"coverage: {coverage_line(report.table)}", *found, f"report: {path}", sep="\n")
+    warnings = [f"warning: {each}" for each in report.doubts]
+    print(f"coverage: {coverage_line(report.table)}", *warnings, *found, f"report: {path}", sep="\n")
     return 0
 
 

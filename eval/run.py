@@ -19,6 +19,7 @@ from transformers import HfArgumentParser
 
 from amuro import checkpoints, evaluation, settings, tracking
 from amuro.cells import Cell, Unit, changed_packages, find_cell, read_record, write_record
+from amuro.registry.fetching import fetch
 from amuro.results import read_unit
 
 
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
         raise ValueError(f"--dtype {arguments.dtype!r}: allowed: {', '.join(settings.DTYPES)}")
     models = [base_model(name, arguments) for name in settings.items(arguments.checkpoint or "") if name]
     models += [tuned_model(name, arguments) for name in settings.items(arguments.cell or "") if name]
-    places = [checkpoints.fetch(model.checkpoint) if model.checkpoint else model.folder / "weights" for model in models]
+    places = [fetch(model.checkpoint) if model.checkpoint else model.folder / "weights" for model in models]
     for model, place in zip(models, places, strict=True):
         evaluation.check_model(place, model.asked, model.todo)
     main_process = PartialState().is_main_process

@@ -87,7 +87,7 @@ def test_imports_point_one_way():
 
 
 def test_every_file_says_what_it_is_for():
-    files = [path for folder in ("amuro", "analysis", "bench") for path in (ROOT / folder).glob("*.py")]
+    files = [path for folder in ("amuro", "analysis", "bench") for path in (ROOT / folder).rglob("*.py")]
     files += [ROOT / "train_sft.py", ROOT / "train_instruct.py", ROOT / "eval" / "run.py"]
     for path in files:
         tree = ast.parse(path.read_text())

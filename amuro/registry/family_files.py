@@ -1,0 +1,229 @@
+"""Reading and checking what describes a family: entries of families.yaml, a user's YAML, a folder with family.json.
+
+    read_own(Path("my_llama.yaml"), families())     the form is in amuro/registry/families.py
+    local_family("nursery")                         the folder in $AMURO_NURSERY
+
+Every mistake in such a file is a ValueError that names the file and the key.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+
+NUMBER = int | float
+KINDS = {
+    **dict.fromkeys(("name", "repo", "folder", "pattern", "counts", "licence", "files", "note"), str),
+    **dict.fromkeys(("tokens_b", "tokens_per_step"), NUMBER),
+    **dict.fromkeys(("sizes", "examples", "unconfirmed", "repos", "stages", "defects"), list),
+    "sources": dict,
+    "count": int,
+    "main": str | int,
+    "needs_remote_code": bool,
+}
+PARTS = {
+    "stages": {"name": str, "branch": bool, "tokens_b_before": NUMBER, "tokens_per_step": NUMBER},
+    "repos": {"repo": str, "step": int, "tokens_b": NUMBER},
+    "defects": {"what": str, "source": str, "steps": list, "sizes": list},
+}
+MAIN = ("last", "apart", "none")
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Something wrong with a published history: with `steps`, or without any with the history as a whole."""
+
+    what: str
+    source: str
+    steps: tuple[int, ...] = ()
+    sizes: tuple[str, ...] = ()  # of the family, empty where all have it
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a history whose names begin with `name`. A `branch` is a run of its own beside the line."""
+
+    name: str
+    branch: bool = False
+    tokens_b_before: float = 0.0
+    tokens_per_step: float | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """One history: a hub repository, a repository per checkpoint (`repos`), or a local `folder`.
+
+    `main` says what the branch main is: the last checkpoint (last), that of a step (a number), a model that was trained
+    on from there (apart), or none. `counts` is the unit of `step`. `unconfirmed` names the facts that are inferred.
+    """
+
+    name: str
+    repo: str = ""
+    folder: str = ""
+    pattern: str = ""
+    repos: tuple[dict, ...] = ()  # {repo, step, tokens_b}
+    examples: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    main: str | int = "last"
+    tokens_b: float | None = None
+    tokens_per_step: float | None = None
+    count: int | None = None
+    counts: str = "steps"
+    licence: str = ""
+    files: str = ""
+    needs_remote_code: bool = False
+    sizes: tuple[str, ...] = ()
+    size: str = ""
+    group: str = ""  # the entry's name in the table, `pythia-{size}`
+    note: str = ""
+    defects: tuple[Defect, ...] = ()
+    sources: dict[str, str] = field(default_factory=dict)
+    unconfirmed: tuple[str, ...] = ()
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether every fact of the entry is."""
+        return not self.unconfirmed
+
+    @property
+    def computed(self) -> bool:
+        """Whether tokens are computed from steps, since no name tells them."""
+        per_step = self.tokens_per_step or any(stage.tokens_per_step for stage in self.stages)
+        return bool(per_step) and not self.repos and "?P<tokens>" not in self.pattern
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A checkpoint that exists: `name` at `commit` of the hub's `repo`, or the folder `name` where `repo` is empty.
+    `tokens_b` counts billions of tokens since the start. None where nothing tells them."""
+
+    step: int | None
+    tokens_b: float | None
+    name: str
+    commit: str
+    repo: str
+    stage: str = ""
+
+
+def read_entry(entry: dict, where: str) -> list[Family]:
+    """The families of one entry, one for each size. Raises ValueError with `where` and the key that is wrong."""
+    _check(entry, KINDS, where)
+    for name, kinds in PARTS.items():
+        for number, part in enumerate(entry.get(name, [])):
+            _check(part, kinds, f"{where}: {name}[{number}]")
+    _check_sense(entry, where)
+    made = {
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()},
+        "stages": tuple(Stage(**part) for part in entry.get("stages", [])),
+        "group": entry["name"],
+    }
+    families = []
+    for size in entry.get("sizes", [""]):
+        mine = [each for each in entry.get("defects", []) if size in each.get("sizes", [size])]
+        made["defects"] = tuple(
+            Defect(**{k: v if isinstance(v, str) else tuple(v) for k, v in d.items()}) for d in mine
+        )
+        made |= {name: entry.get(name, "").replace("{size}", size) for name in ("name", "repo")}
+        families.append(Family(**made, size=size))
+    return families
+
+
+def read_own(path: Path, known: dict[str, Family]) -> Family:
+    """The family of a user's YAML. Raises ValueError with what is wrong in it and what is allowed."""
+    try:
+        entry = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        hint = "`amuro checkpoints families --help` shows an example"
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path}: needs the keys name, repo (or folder) and pattern")
+    family = read_entry(entry, str(path))[0]
+    if not re.fullmatch(r"\w[\w.-]{0,63}", family.name, re.ASCII):
+        raise ValueError(f"{path}: name {family.name!r}: letters, digits, '.', '_' and '-' only, 64 at most")
+    if family.name in known or family.name == "nursery":
+        raise ValueError(f"{path}: name {family.name!r} is that of a known family; take another")
+    if not family.folder:
+        return family
+    folder = (path.parent / Path(family.folder).expanduser()).resolve()
+    if not folder.is_dir():
+        raise ValueError(f"{path}: folder {family.folder!r}: no such folder ({folder})")
+    return replace(family, folder=str(folder))
+
+
+def _check(entry, kinds: dict, where: str) -> None:
+    """Every key known and of its kind."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: needs keys and values, not {entry!r}; allowed: {', '.join(kinds)}")
+    for name, value in entry.items():
+        if name not in kinds:
+            close = get_close_matches(str(name), kinds, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ValueError(f"{where}: unknown key {name!r}; {hint}allowed: {', '.join(kinds)}")
+        if not isinstance(value, kinds[name]) or (isinstance(value, bool) and kinds[name] is not bool):
+            kind = getattr(kinds[name], "__name__", str(kinds[name]).replace(" |", " or"))
+            raise ValueError(f"{where}: {name}: {value!r} is not of type {kind}")
+
+
+def _check_sense(entry: dict, where: str) -> None:
+    """What an entry needs to be of use: a name, one place, and a pattern that tells steps."""
+    if not entry.get("name"):
+        raise ValueError(f"{where}: needs a name")
+    places = [name for name in ("repo", "folder", "repos") if entry.get(name)]
+    if len(places) != 1:
+        raise ValueError(f"{where}: needs one of repo (OWNER/NAME on the hub), folder or repos, not {places or 'none'}")
+    if places == ["repo"] and not re.fullmatch(r"[\w.-]+/[\w.{}-]+", entry["repo"], re.ASCII):
+        raise ValueError(f"{where}: repo {entry['repo']!r}: write OWNER/NAME")
+    if not isinstance(entry.get("main", 0), int) and entry["main"] not in MAIN:
+        raise ValueError(f"{where}: main: {entry['main']!r}; allowed: {', '.join(MAIN)}, or a step")
+    pattern = entry.get("pattern", "")
+    try:
+        groups = set(re.compile(pattern, re.ASCII).groupindex)
+    except re.error as error:
+        raise ValueError(f"{where}: pattern {pattern!r} is no regular expression ({error})") from None
+    if unknown := groups - {"step", "tokens", "stage"}:
+        raise ValueError(f"{where}: pattern: group {min(unknown)!r}; allowed: step, tokens, stage")
+    if not groups & {"step", "tokens"} and (pattern or places == ["folder"]):
+        raise ValueError(f"{where}: pattern {pattern!r} needs a group, such as step-(?P<step>\\d+)")
+
+
+def family_folder(name: str) -> Path | None:
+    """The folder with family.json that `name` means, None where it means none. `nursery` is $AMURO_NURSERY."""
+    folder = Path(os.environ.get("AMURO_NURSERY", "nursery")) if name == "nursery" else Path(name).expanduser()
+    if len(str(folder)) > 4000 or any(len(part.encode(errors="replace")) > 255 for part in folder.parts):
+        raise ValueError(f"{name[:40]!r}...: longer than a name can be")
+    found = next((each for each in (folder, folder / "family") if (each / "family.json").is_file()), None)
+    if name == "nursery" and not found:
+        raise ValueError(f"no nursery in {folder}; raise one with: amuro nursery --out {folder}")
+    if folder.is_dir() and not found:
+        raise ValueError(f"{folder}: a folder without family.json; see `amuro nursery --help` for its layout")
+    return found
+
+
+def local_family(name: str) -> Family | None:
+    """The family of the folder with family.json that `name` means, None where it means none."""
+    folder = family_folder(name)
+    return Family(read_family(folder)["name"], folder=str(folder)) if folder else None
+
+
+def read_family(folder: Path) -> dict:
+    """The content of a family.json, checked. Raises ValueError with the field that is wrong."""
+    path = folder / "family.json"
+    try:
+        family = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    kinds = {"step": int, "tokens_b": int | float, "path": str}
+    checkpoints = family.get("checkpoints") if isinstance(family, dict) else None
+    if not isinstance(checkpoints, list) or not checkpoints or not isinstance(family.get("name"), str):
+        raise ValueError(f"{path}: needs `name` and a list `checkpoints` of {{step, tokens_b, path}}")
+    for number, entry in enumerate(checkpoints):
+        for name, kind in kinds.items():
+            if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
+                raise ValueError(f"{path}: checkpoints[{number}] needs {name!r} ({kind})")
+    return family
