@@ -217,5 +217,5 @@ def test_a_vanished_base_is_named(mirror, tmp_path):
     )
     killed("step", 4, arguments(family, mirror, tmp_path / "runs"))
     (family / "step-10").rename(family / "gone")
-    with pytest.raises(ValueError, match="step 10 names .*step-10, which has no config.json"):
+    with pytest.raises(ValueError, match="step 10 is .*step-10, which has no config.json"):
         train_sft.main(arguments(family, mirror, tmp_path / "runs"))

@@ -61,6 +61,7 @@ def audit_weights(fetched: Iterable[tuple[Snapshot, Path]]) -> list[Finding]:
 
 
 def finding(snapshot: Snapshot, kind: str, severity: str, what: str) -> Finding:
+    """What is wrong with one snapshot, as a Finding."""
     return Finding(snapshot.base, snapshot.step, snapshot.revision, kind, severity, what)
 
 
