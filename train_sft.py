@@ -17,6 +17,7 @@ from amuro.encoding import encode_rows
 from amuro.prompts import PROMPTS_VERSION
 from amuro.registry.fetching import fetch
 from amuro.resume import Keeper
+from amuro.running import claims, ledger
 from amuro.tasks import DATASETS
 
 
@@ -26,10 +27,15 @@ def make_parser() -> TrlParser:
     return settings.quiet(parser, "train_sft.py --checkpoint CHECKPOINT --dataset DATASET [any flag below]")
 
 
+def read(argv: list[str] | None = None) -> tuple:
+    """(our arguments, SFTConfig, ModelConfig, origins of their values). ValueError on a flag that is wrong."""
+    return settings.parse(make_parser(), argv, stage="sft")
+
+
 def main(argv: list[str] | None = None) -> Path:
     """Run one cell and return its folder. Raises ValueError on a user's mistake, RuntimeError on a broken training,
-    Preempted where SIGTERM stopped the training."""
-    arguments, sft, lora, origins = settings.parse(make_parser(), argv, stage="sft")
+    Preempted where SIGTERM stopped the training, Claimed where another command has the cell."""
+    arguments, sft, lora, origins = read(argv)
     training.share_batch(sft, arguments.batch_size, given=origins["per_device_train_batch_size"] != "library")
     checkpoint = checkpoints.resolve(arguments.checkpoint)
     rows = data.training_rows(arguments.dataset, arguments.data_dir, arguments.num_train_rows, arguments.sample_seed)
@@ -51,39 +57,49 @@ def main(argv: list[str] | None = None) -> Path:
     )
     folder = cell.folder(arguments.runs)
     tuned = folder / "weights"
-    record = read_record(folder)
-    todo = evaluation.missing(folder, asked, record["weights"] if record else "")
-    if record and not todo and (arguments.keep_weights == "none" or tuned.is_dir()):
-        training.say(f"complete: {folder}")
-        return folder
-    sft.output_dir = str(folder)
-    training.say(f"cell {cell.cell_id}: {folder}\n{settings.describe(origins, arguments, sft, lora)}")
-    base = fetch(checkpoint)
-    evaluation.check_model(base, asked, todo)
+    ledger.about(folder, asked.units)
+    tracked = {"enabled": "wandb" in sft.report_to, "parts": (arguments, sft, lora), "log_model": arguments.log_model}
+    with claims.claim(folder, arguments.if_claimed) as lease:
+        record = read_record(folder)
+        todo = evaluation.missing(folder, asked, record["weights"] if record else "")
+        weights.tidy(folder, record)
+        if record and not todo and (arguments.keep_weights == "none" or tuned.is_dir()):
+            weights.drop(tuned, record, arguments.keep_weights)
+            training.say(f"complete: {folder}")
+            tracking.repeat(cell, folder, **tracked, num_train_rows=len(rows.rows))
+            return folder
+        sft.output_dir = str(folder)
+        training.say(f"cell {cell.cell_id}: {folder}\n{settings.describe(origins, arguments, sft, lora)}")
+        base = fetch(checkpoint)
+        evaluation.check_model(base, asked, todo)
 
-    with tracking.run(cell, arguments.runs, enabled="wandb" in sft.report_to, num_train_rows=len(rows.rows)) as run:
-        if not (record and tuned.is_dir()):
-            model, tokenizer = checkpoints.load(base, device="cpu", attention=lora.attn_implementation)
-            weights.check_space(model, sft, folder)
-            examples, truncated = encode_rows(rows.rows, family, tokenizer, sft.max_length)
-            unseen, _ = encode_rows(held_out, family, tokenizer, sft.max_length)
-            trainer = training.trainer(model, tokenizer, sft, examples, get_peft_config(lora))
-            keeper = Keeper(folder, cell.cell_id, keep=sft.save_total_limit or 1)
-            trained = training.fit(trainer, keeper, unseen)
-            weights.save(trainer, tokenizer, folder)
-            trained |= {"rows": len(examples), "rows_truncated": truncated, "rows_refused": rows.refused}
-            trained |= {"rows_origin": rows.origin}
-            values = settings.with_origins(origins, arguments, sft, lora)
-            record = training.write_record(folder, cell, keeper, trained, values)
-            todo = evaluation.missing(folder, asked, record["weights"])
-            del model, trainer
-        model, tokenizer = checkpoints.load(tuned)  # what is evaluated is what is stored
-        evaluation.evaluate_units(model, tokenizer, tuned, cell, folder, asked, todo, record["weights"], run)
-    if arguments.keep_weights == "none" and training.is_main():
-        weights.remove(tuned)
-    training.say(f"done: {folder}")
+        with tracking.run(cell, folder, **tracked, num_train_rows=len(rows.rows)) as run:
+            if not (record and tuned.is_dir()):
+                model, tokenizer = checkpoints.load(base, device="cpu", attention=lora.attn_implementation, base=True)
+                weights.check_space(model, sft, folder)
+                examples, truncated = encode_rows(rows.rows, family, tokenizer, sft.max_length)
+                unseen, _ = encode_rows(held_out, family, tokenizer, sft.max_length)
+                held = [training.Held(lease)]
+                trainer = training.trainer(model, tokenizer, sft, examples, get_peft_config(lora), held)
+                keeper = Keeper(folder, cell.cell_id, keep=sft.save_total_limit or 1)
+                trained = training.fit(trainer, keeper, unseen)
+                lease.check()
+                weights.save(trainer, tokenizer, folder)
+                trained |= {"rows": len(examples), "rows_truncated": truncated, "rows_refused": rows.refused}
+                trained |= {"rows_origin": rows.origin}
+                values = settings.with_origins(origins, arguments, sft, lora)
+                lease.check()
+                record = training.write_record(folder, cell, keeper, trained, values, again=record is not None)
+                todo = evaluation.missing(folder, asked, record["weights"])
+                del model, trainer
+            model, tokenizer = checkpoints.load(tuned)  # what is evaluated is what is stored
+            evaluation.evaluate_units(model, tokenizer, tuned, cell, folder, asked, todo, record["weights"], run)
+        if arguments.keep_weights == "none" and training.is_main():
+            lease.check()
+            weights.remove(tuned)
+        training.say(f"done: {folder}")
     return folder
 
 
 if __name__ == "__main__":
-    settings.script(main)
+    settings.script(main, "train_sft.py")

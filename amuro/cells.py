@@ -7,10 +7,12 @@
 Nothing is ever parsed back out of a name: `run.json` and the Parquet files say what they are.
 """
 
+import errno
 import hashlib
 import json
 import os
 import platform
+import secrets
 import subprocess
 import time
 from dataclasses import asdict, dataclass, field
@@ -97,19 +99,59 @@ class Unit:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that it is either whole or absent, also after a power cut."""
+    temporary = _written_beside(path, content)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink()
+        raise
+
+
+def write_once(path: Path, content: bytes) -> bool:
+    """Write a file that only one process can make, whole or absent; False where it is there already."""
+    temporary = _written_beside(path, content)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return temporary.stat().st_nlink > 1  # a network that lost the answer to our own link says so too
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        if path.exists():  # a file system without links: the cell's claim alone keeps others away
+            return False
+        write_atomic(path, content)
+    finally:
+        temporary.unlink()
+    return True
+
+
+def _written_beside(path: Path, content: bytes) -> Path:
+    """A temporary file in the same folder, whole and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # not the process id: hosts share folders
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # on a full disk it would take what little there is
+        raise
+    return temporary
 
 
-def write_record(folder: Path, cell: Cell, **details) -> dict:
-    """Write `run.json`: the cell, the details given, and the environment. From then on the training is complete."""
+def write_record(folder: Path, cell: Cell, again: bool = False, **details) -> dict:
+    """Write `run.json`: the cell, the details given, and the environment. From then on the training is complete.
+
+    Returns the record that is there. Of two processes only one can make it, and what the other one has is discarded;
+    `again` replaces the record of a training that was repeated because its weights were not kept.
+    """
     record = {"cell_id": cell.cell_id, "cell": asdict(cell), **details, "environment": environment()}
-    write_atomic(folder / "run.json", json.dumps(record, indent=1, sort_keys=True).encode())
+    content = json.dumps(record, indent=1, sort_keys=True).encode()
+    if again:
+        write_atomic(folder / "run.json", content)
+    elif not write_once(folder / "run.json", content):
+        return read_record(folder)
     return record
 
 

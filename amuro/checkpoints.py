@@ -11,6 +11,7 @@
 with its weights, config and tokenizer, the only place they are read from, and `load` loads them.
 """
 
+import copy
 import hashlib
 import re
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ from amuro.registry.family_files import family_folder
 from amuro.registry.fetching import asking
 
 PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*", "*.model", "*.txt"]
+_base: dict[tuple, object] | None = None  # the last base model, where this process keeps it; None where it does not
+
 ANY_STEP = r"(?:.*?step[-_]?(?P<step>\d+))(?:.*?tokens(?P<tokens>\d+)B)?.*"  # for repositories we do not know
 
 
@@ -75,26 +78,51 @@ def resolve(reference: str) -> Checkpoint:
     )
 
 
-def load(folder: Path, dtype: str = "float32", device: str | None = None, attention: str | None = None):
+def keep_base() -> None:
+    """From now on this process keeps the last base model in memory, for the next cell of the same checkpoint."""
+    global _base
+    _base = {}
+
+
+def load(
+    folder: Path, dtype: str = "float32", device: str | None = None, attention: str | None = None, base: bool = False
+):
     """(model, tokenizer) from a local checkpoint folder, weights in `dtype`; no remote code, safetensors only.
 
     The device is this process's GPU where there is one. `attention` is one of transformers' implementations, by default
-    what the model takes itself. ValueError where the tokenizer is missing or has no EOS.
+    what the model takes itself; `base` says that it is a base model. ValueError where the tokenizer is missing or has
+    no EOS.
     """
     import torch
     from accelerate import PartialState
-    from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(folder)
     if tokenizer.eos_token_id is None:
         raise ValueError(f"{folder}: the tokenizer has no EOS token, which ends every completion")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # only fills rows: the labels are masked by position
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation=attention
-    )
+    model = _kept(folder, dtype, attention) if base and _base is not None else _read(folder, dtype, attention)
     gpu = f"cuda:{PartialState().local_process_index}" if torch.cuda.is_available() else None
     return model.to(device or gpu or "cpu"), tokenizer
+
+
+def _read(folder: Path, dtype: str, attention: str | None):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation=attention
+    )
+
+
+def _kept(folder: Path, dtype: str, attention: str | None):
+    """A copy of the base model that is kept, which is read where it is another one or its files have changed."""
+    changed = max(path.stat().st_mtime_ns for path in Path(folder).iterdir())
+    key = (str(Path(folder).resolve()), changed, dtype, attention)
+    if key not in _base:
+        _base.clear()
+        _base[key] = _read(folder, dtype, attention)
+    return copy.deepcopy(_base[key])
 
 
 def history(name: str) -> list[tuple[int, float | None, str]]:

@@ -2,11 +2,17 @@
 
 amuro nursery --out nursery          raise a small pre-training history to try everything on
 amuro checkpoints families           the public pre-training histories; also list, select, audit, fetch
-amuro status --runs runs             which cells and units are there
 amuro rates --checkpoint ...         choose a learning rate on held-out training rows
+amuro plan sweeps/olmo_ckpts.yaml    what a grid comes to: cells, hours, downloads, disk
+amuro run sweeps/olmo_ckpts.yaml     run it, each cell once, on this machine or a Ray cluster
+amuro status --runs runs             what is done, at work, stale, failed and missing
+amuro sync --runs runs               hand over to W&B what was recorded offline
 """
 
+import json
+import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -37,22 +43,163 @@ def nursery(
     print(f"family: {family}   checkpoints: amuro checkpoints list {family}")
 
 
-@app.command()
-def status(runs: Annotated[Path, typer.Option(help="the folder that cells are written under")] = Path("runs")) -> None:
-    """Every complete cell with its number of units, and what is missing from the grid they span."""
-    from amuro.registry.doubts import of_runs
-    from amuro.results import KEY, coverage, load
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="W&B sweep YAMLs (sweeps/): flat grids")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=VALUE, like dataset=mnli: only cells that have it; of one name any, of several names all"),
+]
+Runs = Annotated[
+    Path | None, typer.Option(help="the folder that cells are written under; default: the files' own, else runs")
+]
 
-    table = load(runs)
-    units = table.drop_duplicates([name for name in KEY if name != "metric"])
-    cells = units.groupby(["family", "step", "stage", "dataset", "seed", "cell_id"], dropna=False).size()
-    for (family, step, stage, dataset, seed, cell_id), count in cells.items():
-        tuned = f"{stage} {dataset} seed {seed}" if dataset else "base"
-        print(f"{cell_id}  {family}@{step:<10} {tuned:<28} {count:>4} units")
-    there, expected, missing = coverage(table)
-    for doubt in of_runs(runs):
-        print(f"warning: {doubt}")
-    print(f"{len(cells)} cells, {there} of {expected} units" + "".join(f"\n  missing: {each}" for each in missing))
+
+@app.command()
+def plan(
+    files: Files,
+    runs: Runs = None,
+    only: Only = None,
+    data_dir: Annotated[
+        str | None, typer.Option("--data_dir", help="mirror of the datasets, where the files name none")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="cells at a time, for the hours and the disk")] = 1,
+) -> None:
+    """What grids come to before anything of them runs; exit code 2 where the disk cannot hold it.
+
+    Per file: its cells, which of them are complete or failed, how many are to do, and duplicates, which are run once.
+    Hours are the median of complete cells of the same kind under RUNS, for OLMo-1B else the paper's (Table 4). The hub
+    is asked for lists of files, and nothing is downloaded. Warnings: checkpoints that an audit under RUNS
+    (`amuro checkpoints audit`) or a publication found a fault in.
+
+    \b
+    amuro plan sweeps/olmo_base.yaml sweeps/olmo_ckpts.yaml --processes 8
+    amuro plan sweeps/olmo_lr.yaml --only dataset=mnli --only dataset=paws
+    """
+    from amuro.running import grids
+    from amuro.running.plan import make, refuse, text
+
+    where = grids.runs_of(grids.read(files, only or ()), runs)
+    made = make(files, where, only or (), data_dir, processes)
+    print(text(made))
+    refuse(made)
+
+
+@app.command()
+def run(
+    files: Files,
+    runs: Runs = None,
+    only: Only = None,
+    address: Annotated[
+        str | None, typer.Option(help="of a Ray cluster that runs already (auto: the one on this machine)")
+    ] = None,
+    gpus_per_cell: Annotated[
+        int | None, typer.Option("--gpus_per_cell", min=0, help="default: one where there are GPUs; 0: the CPU")
+    ] = None,
+    cells_per_gpu: Annotated[
+        int, typer.Option("--cells_per_gpu", min=1, help="small models: cells that share one GPU")
+    ] = 1,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="most cells at a time; default: as many as there are GPUs, or cores")
+    ] = None,
+    retries: Annotated[int, typer.Option(min=0, help="times more that a failing cell is tried")] = 2,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry_failed", help="also run what failed in an earlier run")
+    ] = False,
+    disk_budget_gb: Annotated[
+        float | None, typer.Option("--disk_budget_gb", help="most that weights under RUNS may take")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry_run", help="print the commands, as a shell script, and run nothing")
+    ] = False,
+) -> None:
+    """Run grids to their end: each cell once, several at a time, without any server.
+
+    Complete cells are skipped, whoever made them: this command, W&B agents, SLURM jobs and scripts started by hand may
+    work on the same grid at the same time, if RUNS is one folder for all. Stopped (Ctrl-C) or killed, the same command
+    goes on: a training from its last checkpoint where it saves any (--save_strategy). A cell that fails is tried again,
+    then set aside with its log, and the others go on. Tuned weights go once they are evaluated (keep_weights in the
+    file keeps them). Exit code 0: all complete; 1: not; 75: stopped by SIGTERM, run it again.
+
+    \b
+    amuro run sweeps/nursery.yaml                              a core each, or a GPU each where there are any
+    amuro run sweeps/olmo_*.yaml --only dataset=mnli           the mnli cells of all of them
+    amuro run sweeps/pythia_410m.yaml --cells_per_gpu 2        small models share a GPU
+    amuro run sweeps/olmo_ckpts.yaml --address auto            on a Ray cluster (sweeps/slurm/ray.sbatch starts one)
+    amuro run sweeps/olmo_ckpts.yaml --dry_run > cells.sh      what it would run, and skip
+    """
+    from amuro.running import grids, ledger, needs
+    from amuro.running.plan import check_data
+    from amuro.running.status import state_of
+
+    commands = grids.read(files, only or ())
+    where = grids.runs_of(commands, runs)
+    entries = ledger.read(where)
+    states = {command.key: state_of(command, entries, where) for command in commands}
+    todo = [each for each in commands if states[each.key] == "to do" or (retry_failed and states[each.key] == "failed")]
+    needs.named(todo)
+    check_data(todo)
+    if dry_run:
+        for command in commands:
+            skipped = "" if command in todo else f"# {states[command.key]}: "
+            argv = [*command.argv, *([] if command.get("runs") or where == Path("runs") else [f"--runs={where}"])]
+            print(f"{skipped}python {shlex.join([command.program, *argv])}")
+        return
+    from amuro.running import runner
+
+    summary = runner.run(
+        commands,
+        where,
+        address=address,
+        gpus_per_cell=gpus_per_cell,
+        cells_per_gpu=cells_per_gpu,
+        retries=retries,
+        retry_failed=retry_failed,
+        processes=processes,
+        disk_budget_gb=disk_budget_gb,
+    )
+    print(summary)
+    raise typer.Exit(summary.code)
+
+
+@app.command()
+def status(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE...]", help="sweep YAMLs; none: all cells")
+    ] = None,
+    runs: Runs = None,
+    only: Only = None,
+    as_json: Annotated[bool, typer.Option("--json", help="all of it, for programs")] = False,
+) -> None:
+    """What is done, at work, stale (claimed by a process that is gone), failed with the cause, and missing.
+
+    With FILES it says how their commands stand, and lists those that were never run here. Without, it lists every
+    complete cell with its number of units, and what is missing from the grid that these cells span.
+
+    \b
+    amuro status
+    amuro status sweeps/olmo_ckpts.yaml --only dataset=mnli
+    amuro status --runs /scratch/runs --json
+    """
+    from amuro.running import grids
+    from amuro.running.status import look, text
+
+    where = runs or grids.runs_of(grids.read(files or [], only or ()))
+    found = look(where, files or [], only or ())
+    print(json.dumps(asdict(found), indent=1) if as_json else text(found))
+
+
+@app.command()
+def sync(runs: Annotated[Path, typer.Option(help="the folder that cells are written under")] = Path("runs")) -> None:
+    """Hand over to W&B what it does not have yet: what was recorded offline, and what a server that was down missed.
+
+    Twice is once; cut off anywhere, the same command goes on. Every artifact is checked to have arrived, and the
+    lineage (checkpoint, tuned model, results) is attached, which W&B's own sync of offline runs leaves out. Exit code 1
+    where something is lost or could not be handed over.
+    """
+    from amuro.sync import sync as hand_over
+
+    report = hand_over(runs)
+    print(report)
+    raise typer.Exit(report.exit_code)
 
 
 @app.command()

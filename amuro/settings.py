@@ -18,10 +18,13 @@ from amuro.cells import Unit
 from amuro.data import SAMPLE_SEED, SHOT_SEED, TRAIN_ROWS
 from amuro.prompts import PROMPT_FORMATS
 from amuro.recipes import for_dataset, known, published_values, read_recipe, refuse, refused
+from amuro.running import ledger
+from amuro.running.claims import CHOICES
 from amuro.tasks import DATASETS, METHODS, RELATIONS, SFT, TASKS, select_tasks
 from amuro.usage import help_text
 
 DTYPES = ("float32", "bfloat16")
+LOG_MODEL = ("none", "reference", "upload")
 INSTRUCT = tuple(name for name in DATASETS if name not in SFT)
 LORA = ("lora_", "use_rslora", "use_dora")  # how the flags begin that shape the adapters
 
@@ -62,6 +65,9 @@ class EvaluationArguments:
         default=None, metadata={"help": "mirror folder of the datasets; default $AMURO_DATA_DIR, without it the hub"}
     )
     runs: str = field(default="runs", metadata={"help": "folder that everything is written under"})
+    if_claimed: str = field(
+        default="wait", metadata={"help": "where another command has the cell: wait, or leave it to that one (exit 75)"}
+    )
 
 
 @dataclass
@@ -76,6 +82,9 @@ class ScriptArguments(EvaluationArguments):
     sample_seed: int = field(default=SAMPLE_SEED, metadata={"help": "seed of the draw of the training rows"})
     held_out_rows: int = field(
         default=0, metadata={"help": "of the training rows, how many are not trained on, to measure the loss on them"}
+    )
+    log_model: str = field(
+        default="reference", metadata={"help": "the tuned model in W&B: its digest (reference), files (upload), none"}
     )
     keep_weights: str = field(
         default="none", metadata={"help": "all: keep the tuned weights; none: remove them once evaluated"}
@@ -166,6 +175,8 @@ def check_evaluation(arguments: EvaluationArguments) -> None:
         for name in items(getattr(arguments, flag)):
             if name not in allowed:
                 raise ValueError(f"--{flag} {name!r}: {known(name, allowed)}")
+    if arguments.if_claimed not in CHOICES:
+        raise ValueError(f"--if_claimed {arguments.if_claimed!r}: allowed: {', '.join(CHOICES)}")
     formats = items(arguments.prompt_format)
     if unasked := [name for name in tasks if not set(formats) & set(TASKS[name].prompt_formats)]:
         raise ValueError(
@@ -205,6 +216,8 @@ def _check_training(arguments: ScriptArguments, sft, given: list[str], recipe: d
         raise ValueError("--num_train_rows and --train_fraction both say how much to train on: give one of them")
     if arguments.keep_weights not in ("none", "all"):
         raise ValueError(f"--keep_weights {arguments.keep_weights!r}: allowed: none, all")
+    if arguments.log_model not in LOG_MODEL:
+        raise ValueError(f"--log_model {arguments.log_model!r}: allowed: {', '.join(LOG_MODEL)}")
     if not sft.learning_rate > 0:
         raise ValueError(f"--learning_rate {sft.learning_rate}: must be above 0")
     if sft.max_length is None or sft.max_length < 8:
@@ -288,10 +301,14 @@ def quiet(parser: argparse.ArgumentParser, usage: str) -> argparse.ArgumentParse
     return parser
 
 
-def script(main) -> None:
-    """Run a script's main: a user's mistake ends in one line and exit code 2 (AMURO_DEBUG=1 shows the traceback)."""
+def script(main, program: str = "") -> None:
+    """Run a script's main: a user's mistake ends in one line and exit code 2 (AMURO_DEBUG=1 shows the traceback). How
+    a `program` that makes cells ended is noted in the ledger."""
     try:
-        main()
+        if program:
+            ledger.run(program, main)
+        else:
+            main()
     except ValueError as error:
         if os.environ.get("AMURO_DEBUG"):
             raise

@@ -18,10 +18,11 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 from trl import ModelConfig, SFTConfig, SFTTrainer
 
-from amuro import cells, checkpoints
+from amuro import cells, checkpoints, weights
 from amuro.cells import Cell
 from amuro.encoding import IGNORED
 from amuro.resume import Keeper, Preempted
+from amuro.running.claims import Lease, LostClaim
 
 # Trainer settings that do not decide the weights: logging, saving, reporting, hardware. The batch enters as the
 # effective `batch_size`, precision as `training_dtype`. All other settings that differ from the default are identity.
@@ -100,6 +101,16 @@ class Guard(TrainerCallback):
             value = (logs or {}).get(name)
             if value is not None and not math.isfinite(value):
                 raise RuntimeError(f"{name} is {value} at step {state.global_step}: lower --learning_rate")
+
+
+class Held(TrainerCallback):
+    """Stops a training whose cell another command has taken over."""
+
+    def __init__(self, lease: Lease):
+        self.lease = lease
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.lease.check()
 
 
 def trainer(model, tokenizer, sft: SFTConfig, examples: list[dict], peft_config=None, callbacks=()) -> SFTTrainer:
@@ -235,11 +246,15 @@ def mean_loss(model, examples: list[dict], batch_size: int = 8) -> float:
     return total / tokens
 
 
-def write_record(folder: Path, cell: Cell, keeper: Keeper, trained: dict, settings: dict) -> dict:
-    """Write `run.json`, from when on the training is complete, and remove its checkpoints. Returns the record."""
+def write_record(folder: Path, cell: Cell, keeper: Keeper, trained: dict, settings: dict, again: bool = False) -> dict:
+    """Write `run.json`, from when on the training is complete, and remove its checkpoints. Returns the record.
+    `again` says that a training was repeated. LostClaim where another command has completed it with other weights."""
     if is_main():
-        weights = checkpoints.digest(folder / "weights")
-        cells.write_record(folder, cell, weights=weights, training={**trained, **hardware()}, settings=settings)
+        ours, trained = checkpoints.digest(folder / "weights"), {**trained, **hardware()}
+        record = cells.write_record(folder, cell, again, weights=ours, training=trained, settings=settings)
+        if record["weights"] != ours:
+            weights.remove(folder / "weights")
+            raise LostClaim(f"{folder}: another command has completed the cell with other weights; these are removed")
         keeper.clear()
     PartialState().wait_for_everyone()
     return cells.read_record(folder)

@@ -20,7 +20,7 @@ GROUPS = {
     torch_compile save_strategy save_steps logging_steps""",
     "LoRA": "use_peft lora_r lora_alpha lora_dropout lora_target_modules",
     "evaluation": """tasks prompt_format num_shots methods apply_chat_template shot_seed limit eval_batch_size""",
-    "where": "data_dir runs keep_weights report_to help help_all",
+    "where": "data_dir runs if_claimed keep_weights report_to log_model help help_all",
 }
 HELP = {  # of the libraries' flags that are shown
     "learning_rate": "the peak of the schedule; `amuro rates` chooses one on held-out rows",

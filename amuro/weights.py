@@ -2,6 +2,7 @@
 
 weights.check_space(model, sft, folder)      before the training
 weights.save(trainer, tokenizer, folder)     writes folder/weights/, and with LoRA folder/adapter/
+weights.tidy(folder, record)                 what a killed command has left there, under the cell's claim
 weights.remove(folder / "weights")
 """
 
@@ -16,10 +17,13 @@ from torch.distributed.tensor import DTensor
 from trl import SFTConfig, SFTTrainer
 
 from amuro.cells import write_atomic
+from amuro.running.disk import refuse
 
 
 def check_space(model, sft: SFTConfig, folder: Path) -> None:
-    """ValueError where a cell's folder cannot be written or the disk has no room for its weights and checkpoints."""
+    """ValueError where a cell's folder cannot be written or the disk has no room for its weights and checkpoints,
+    NoRoom where a budget has none."""
+    refuse(folder)
     weights = sum(weight.numel() for weight in model.parameters()) * 4
     # A checkpoint has the weights and AdamW's two moments; while one is written the one before is still there.
     need = weights * (1 if sft.save_strategy == "no" else 7)
@@ -72,6 +76,25 @@ def _write(folder: Path, write: Callable[[Path], None]) -> None:
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise ValueError(f"{folder}: cannot be written ({error}); nothing of it is kept") from None
+
+
+def tidy(folder: Path, record: dict | None) -> None:
+    """Remove what a killed command has left in a cell's folder: what it was writing or removing, and the checkpoints
+    of a training that is complete. Only under the cell's claim."""
+    if not PartialState().is_main_process:
+        return
+    for path in [*folder.glob(".run.json.*"), *folder.glob("units/.*.parquet.*")]:
+        path.unlink()
+    for pattern in ("*.partial", "*.removed", *["checkpoint-*"] * (record is not None)):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
+
+
+def drop(tuned: Path, record: dict, keep_weights: str) -> None:
+    """Remove the weights that a killed command has left in a complete cell, where neither its record nor the command at
+    hand keeps them. Only under the cell's claim."""
+    if PartialState().is_main_process and record["settings"]["keep_weights"]["value"] == keep_weights == "none":
+        remove(tuned)
 
 
 def remove(folder: Path) -> None:

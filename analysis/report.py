@@ -1,6 +1,7 @@
 """The report: everything measured under one runs folder as tables, figures and one page that works offline.
 
     python -m analysis.report --runs runs --out report
+    python -m analysis.report --source wandb:entity/project --out report
 
 writes report/report.html (one file, no request to anywhere), report/*.csv and report/figures/<task>.svg, .png, .pdf;
 prints how complete the runs are, five lines with the findings, and where the page is. Exit code 2 on a mistake.
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from analysis import figures
 from analysis.findings import Finding, Report, build, coverage_line, findings
 from analysis.page import page
+from analysis.source import runs_of
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -28,6 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
         "example: python -m analysis.report --runs runs --out report",
     )
     parser.add_argument("--runs", default="runs", help="folder with the cells to report on (default: %(default)s)")
+    parser.add_argument("--source", help="wandb:entity/project: take the results from there instead of from --runs")
     parser.add_argument("--out", default="report", help="folder to write to, made if missing (default: %(default)s)")
     return parser
 
@@ -54,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: a file; give a folder to write the report to")
-    report = build(arguments.runs)
+    report = build(runs_of(arguments.source, out) if arguments.source else arguments.runs)
     found = findings(report)
     path = write(report, out, found)
     warnings = [f"warning: {each}" for each in report.doubts]

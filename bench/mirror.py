@@ -7,14 +7,14 @@ A model of a million parameters learns little of these tasks: what this shows is
 """
 
 import argparse
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 from amuro.checkpoints import history
-from amuro.demo import run_all
 from amuro.results import coverage, load
+from amuro.running import runner
+from amuro.running.grids import of_argv
 from amuro.tasks import SFT
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     subprocess.run([sys.executable, "-m", "amuro.cli", *raise_it], check=True)
     steps = [step for step, *_ in history(str(family))]
     points = [f"{family}@{step}" for step in (steps[0], steps[len(steps) // 2], steps[-1])]
-    places = ["--data_dir", given.data_dir, "--runs", str(runs), "--limit", given.limit, "--num_shots", given.num_shots]
+    places = ["--data_dir", given.data_dir, "--limit", given.limit, "--num_shots", given.num_shots]
     tune = ["--tasks", "id", "--learning_rate", "1e-3", "--num_train_rows", given.num_train_rows]
     todo = [("eval/run.py", ["--checkpoint", point, "--tasks", "id", *places]) for point in points]
     todo += [
@@ -40,8 +40,10 @@ def main() -> None:
         for dataset in SFT
         for point in points
     ]
-    if failed := run_all(todo, runs / "logs", os.cpu_count()):
-        sys.exit(f"{len(failed)} of {len(todo)} cells failed")
+    summary = runner.run([of_argv(*each) for each in todo], runs, gpus_per_cell=0, retry_failed=True)
+    print(summary, file=sys.stderr)
+    if summary.code:
+        sys.exit(summary.code)
     table = load(runs)
     columns = ["step", "stage", "dataset", "task", "metric", "value", "ci_low", "ci_high", "n", "n_truncated"]
     print(table[columns].sort_values(["task", "dataset", "step"]).to_string(index=False, float_format="{:.3f}".format))

@@ -10,17 +10,18 @@ For a BASE model, a relation such as `id` means the tasks of all datasets. What 
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 from accelerate import PartialState
 from transformers import HfArgumentParser
 
-from amuro import checkpoints, evaluation, settings, tracking
+from amuro import checkpoints, evaluation, settings, tracking, weights
 from amuro.cells import Cell, Unit, changed_packages, find_cell, read_record, write_record
 from amuro.registry.fetching import fetch
 from amuro.results import read_unit
+from amuro.running import claims, ledger
 
 
 @dataclass
@@ -55,8 +56,8 @@ def make_parser() -> HfArgumentParser:
     return settings.quiet(parser, "python -m eval.run (--checkpoint CHECKPOINT | --cell CELL) [any flag below]")
 
 
-def main(argv: list[str] | None = None) -> list[Path]:
-    """Evaluate cells and return their folders. Raises ValueError on a user's mistake, before any model is loaded."""
+def read(argv: list[str] | None = None) -> Arguments:
+    """The arguments. ValueError on a flag that is wrong."""
     argv, parser = list(sys.argv[1:] if argv is None else argv), make_parser()
     settings.check_flags(argv, parser)
     (arguments,) = parser.parse_args_into_dataclasses(args=argv)
@@ -65,15 +66,28 @@ def main(argv: list[str] | None = None) -> list[Path]:
         raise ValueError("give --checkpoint (BASE models), --cell (tuned ones), or both")
     if arguments.dtype not in settings.DTYPES:
         raise ValueError(f"--dtype {arguments.dtype!r}: allowed: {', '.join(settings.DTYPES)}")
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> list[Path]:
+    """Evaluate cells and return their folders. Raises ValueError on a user's mistake, before any model is loaded,
+    Claimed where another command has a cell."""
+    arguments = read(argv)
     models = [base_model(name, arguments) for name in settings.items(arguments.checkpoint or "") if name]
     models += [tuned_model(name, arguments) for name in settings.items(arguments.cell or "") if name]
+    if len(models) > 1 and tracking.in_sweep():
+        raise ValueError("a run of a W&B sweep is about one model: list models under `values`, not in one comma list")
     places = [fetch(model.checkpoint) if model.checkpoint else model.folder / "weights" for model in models]
     for model, place in zip(models, places, strict=True):
+        ledger.about(model.folder, model.asked.units)
         evaluation.check_model(place, model.asked, model.todo)
     main_process = PartialState().is_main_process
     for model, place in zip(models, places, strict=True):
-        if model.todo:
-            evaluate(model, place, arguments, main_process)
+        if model.todo or tracking.in_sweep():
+            with claims.claim(model.folder, arguments.if_claimed):
+                weights.tidy(model.folder, read_record(model.folder))
+                todo = evaluation.missing(model.folder, model.asked, model.weights)  # another one may have been at it
+                evaluate(replace(model, todo=todo), place, arguments, main_process)
         if main_process:
             print(f"{'done' if model.todo else 'complete'}: {model.folder}")
     if main_process:
@@ -106,9 +120,13 @@ def tuned_model(name: str, arguments: Arguments) -> Model:
 
 def evaluate(model: Model, place: Path, arguments: Arguments, main_process: bool) -> None:
     """Load the weights in `place` and score the missing units."""
-    track = arguments.report_to == "wandb" and main_process
-    with tracking.run(model.cell, arguments.runs, enabled=track) as run:
-        loaded, tokenizer = checkpoints.load(place, arguments.dtype)
+    tracked = {"enabled": arguments.report_to == "wandb" and main_process, "parts": (arguments,)}
+    tracked["job_type"] = "base" if model.checkpoint else "eval"
+    if not model.todo:
+        tracking.repeat(model.cell, model.folder, **tracked)
+        return
+    with tracking.run(model.cell, model.folder, **tracked) as run:
+        loaded, tokenizer = checkpoints.load(place, arguments.dtype, base=bool(model.checkpoint))
         if main_process and read_record(model.folder) is None:  # a BASE cell has no training to complete
             write_record(model.folder, model.cell, weights=model.weights)
         evaluation.evaluate_units(
@@ -134,4 +152,4 @@ def table(models: list[Model]) -> str:
 
 
 if __name__ == "__main__":
-    settings.script(main)
+    settings.script(main, "eval/run.py")

@@ -187,3 +187,36 @@ def family(tmp_path_factory) -> Path:
     checkpoints = [{"step": step, "tokens_b": step / 1e6, "path": f"step-{step}"} for step in (10, 20)]
     (folder / "family.json").write_text(json.dumps({"name": "toy", "checkpoints": checkpoints}))
     return folder
+
+
+@pytest.fixture
+def server():
+    """A loopback W&B server."""
+    from wandb_server import WandbServer
+
+    with WandbServer() as running:
+        yield running
+    assert not running.unknown, "the server was asked for what it does not model"
+
+
+@pytest.fixture
+def client(server, monkeypatch, tmp_path):
+    """W&B's client in this process, online at the server; called, it begins anew with other environment variables."""
+    import wandb
+    from amuro import tracking
+
+    def use(**env: str | None) -> None:
+        wandb.teardown()
+        places = {"WANDB_CONFIG_DIR": str(tmp_path / "config"), "NETRC": str(tmp_path / "netrc")}
+        places["WANDB_HTTP_TIMEOUT"] = "3"  # seconds until a server that does not answer is given up
+        for name, value in {**server.env(), "WANDB_SILENT": "true", **places, **env}.items():
+            monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+
+    for name in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
+        monkeypatch.setenv(name, "")  # so that it is afterwards as it was
+        monkeypatch.delenv(name)
+    tracking._ours.clear()
+    use()
+    yield use
+    wandb.teardown()
+    tracking._ours.clear()

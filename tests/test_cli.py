@@ -9,9 +9,15 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, run
+from test_plan import end, sweep
 from test_results import put
 
+from amuro.running.grids import read
+
 LIGHT = [["--help"], ["nursery", "--help"], ["rates", "--help"], ["checkpoints", "--help"], ["checkpoints", "families"]]
+LIGHT += [["plan", "--help"], ["run", "--help"], ["status", "--help"], ["sync", "--help"]]
+LIGHT += [["plan", "sweeps/olmo_base.yaml"], ["status", "sweeps/olmo_base.yaml"]]
+LIGHT += [["run", "sweeps/olmo_base.yaml", "--dry_run"]]
 
 
 def amuro(*arguments, **env) -> subprocess.CompletedProcess:
@@ -23,7 +29,7 @@ def amuro(*arguments, **env) -> subprocess.CompletedProcess:
 def test_light_commands_answer_without_torch(arguments):
     code = f"import sys; sys.argv = ['amuro', *{arguments!r}]\nfrom amuro.cli import app\n"
     code += "try: app()\nexcept SystemExit as done: assert not done.code\n"
-    code += "assert not {'torch', 'transformers', 'wandb'} & set(sys.modules)"
+    code += "assert not {'torch', 'transformers', 'wandb', 'ray'} & set(sys.modules)"
     done = run("-c", code)
     assert done.returncode == 0 and len(done.stdout) > 50, done.stderr
 
@@ -46,10 +52,42 @@ def test_status_counts_cells_and_names_gaps(tmp_path):
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "no complete cell there" in done.stderr
 
 
+def test_a_dry_run_is_a_script_that_says_what_would_be_skipped(tmp_path):
+    path = sweep(tmp_path, "checkpoint: {value: olmo-1b@1000}\ndataset: {values: [mnli, paws, xsum]}")
+    done, broken, _ = read([path])
+    end(tmp_path / "runs", done)
+    end(tmp_path / "runs", broken, "failed")
+    shown = amuro("run", path, "--runs", tmp_path / "runs", "--dry_run")
+    command = "python train_sft.py --checkpoint=olmo-1b@1000 --dataset="
+    place = f" --runs={tmp_path / 'runs'}"
+    lines = [f"# complete: {command}mnli{place}", f"# failed: {command}paws{place}", f"{command}xsum{place}"]
+    assert shown.stdout.splitlines() == lines and shown.returncode == 0, shown.stderr
+    assert amuro("run", path, "--runs", tmp_path / "runs", "--dry_run", "--only", "dataset=mnli").stdout.startswith("#")
+    again = amuro("run", path, "--runs", tmp_path / "runs", "--dry_run", "--retry_failed").stdout.splitlines()
+    assert again[1] == f"{command}paws{place}"
+
+
+def test_a_run_of_what_is_complete_or_wrong_starts_nothing(tmp_path):
+    path = sweep(tmp_path, "checkpoint: {value: olmo-1b@1000}\ndataset: {value: mnli}")
+    end(tmp_path / "runs", read([path])[0])
+    done = amuro("run", path, "--runs", tmp_path / "runs")
+    assert done.returncode == 0 and "0 done, 1 complete before, 0 failed, 0 left" in done.stdout
+    for parameters, told in (
+        ("checkpoint: {value: olmo-1c@1000}\ndataset: {value: mnli}", "did you mean olmo-1b?"),
+        (f"checkpoint: {{value: olmo-1b@1}}\ndataset: {{value: mnli}}\ndata_dir: {{value: {tmp_path}}}", "train.jsonl"),
+        ("checkpoint: {value: olmo-1b@1}\ndataset: {value: no}", "reads no as true or false"),
+    ):
+        done = amuro("run", sweep(tmp_path, parameters), "--runs", tmp_path / "runs")
+        assert done.returncode == 2 and done.stderr.startswith("error: ") and told in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "command",
     [
         ["train_sft.py", "--checkpoint", "olmo-1b@1000", "--dataset", "mnlii"],
+        ["-m", "amuro.cli", "plan", "sweeps/olmo_chpts.yaml"],
+        ["-m", "amuro.cli", "run", "sweeps/olmo_ckpts.yaml", "--only", "dataset=mnlii"],
         ["-m", "eval.run", "--checkpoint", "olmo-1b"],
         ["-m", "analysis.report", "--runs", "nowhere"],
         ["-m", "amuro.demo", "--out", "nowhere"],

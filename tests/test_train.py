@@ -18,7 +18,7 @@ from test_settings import eval_run, train_sft
 from transformers import AutoModelForCausalLM
 
 from amuro import results, tracking
-from amuro.cells import Cell, read_record
+from amuro.cells import Cell, read_record, write_record
 
 FAST = ["--learning_rate", "1e-3", "--num_shots", "0", "--eval_batch_size", "32", "--num_train_epochs", "2"]
 
@@ -218,11 +218,13 @@ def test_every_cell_is_tracked_under_its_own_runs_folder(tmp_path, monkeypatch):
     """Two --runs in one process: W&B's folders follow; a folder that the user has set stays."""
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "mine"))
     for name in ("a", "b"):
-        with tracking.run(Cell("toy", "toy@1", 1, 1.0, "base"), str(tmp_path / name), enabled=True) as opened:
+        cell = Cell("toy", "toy@1", 1, 1.0, "sha256:0")
+        write_record(cell.folder(tmp_path / name), cell, weights="sha256:0")
+        with tracking.run(cell, cell.folder(tmp_path / name), enabled=True) as opened:
             assert Path(opened.dir).is_relative_to(tmp_path / name / "wandb")
             assert os.environ["WANDB_DATA_DIR"] == str(tmp_path / name / "wandb" / "data")
             assert os.environ["WANDB_CACHE_DIR"] == str(tmp_path / "mine")
-            assert (opened.project, opened.group, opened.config["base"]) == ("amuro", "toy", "base")
+            assert (opened.project, opened.group, opened.config["base"]) == ("amuro", "toy base", "sha256:0")
 
 
 def test_wandb_records_the_cell_offline(cell):
@@ -236,7 +238,7 @@ def test_wandb_records_the_cell_offline(cell):
     )
     record = json.loads(done.stdout)
     text = json.dumps(record)
-    assert read_record(cell)["cell_id"] in text and "toy-10-sft-mnli-seed42" in text
+    assert read_record(cell)["cell_id"] in text and record["name"] == "toy@10 sft mnli lr 0.001 seed 42"
     values = results.load(cell.parent).set_index("task")["value"]
     for task, value in values.items():
         assert record["summary"][f"eval/{task}/default/0shot/token_prob/accuracy"] == pytest.approx(value)

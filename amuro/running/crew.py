@@ -1,0 +1,278 @@
+"""The workers of a run on Ray, and who does what: hired where the cluster has room, replaced when they die.
+
+crew = Crew(todo, runs, board, retries=2, budget=Budget(runs, None), **sizing(None, 1, None))
+crew.work()                  until no command is left; `crew.failed` are those that were set aside
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from amuro.running import ledger
+from amuro.running.board import Board
+from amuro.running.disk import Budget
+from amuro.running.grids import PLACES, Command
+from amuro.running.queueing import Queue, model_of
+
+EVALUATE = "eval/run.py"  # the program that makes no weights
+REST = 5.0  # seconds before a command is tried again whose cell another one has; twice as long each time, at most MOST
+MOST = 60.0
+LOOK = 5.0  # seconds between two looks at what the cluster has
+STOP = 120.0  # seconds that workers have to save a checkpoint and end
+STILLBORN = 5  # workers that may die before they are ready
+TAIL = 8  # lines of a failed command's log that are shown
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A command that was set aside: why, its log, and the log's last lines."""
+
+    command: Command
+    cause: str
+    log: Path
+    tail: str = ""
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n  | {line}" for line in self.tail.splitlines())
+        return f"{self.command.program} {' '.join(self.command.argv)}\n  {self.cause}\n  log: {self.log}{lines}"
+
+
+@dataclass
+class Slot:
+    """A worker: what it is at, and the answer that is awaited of it. `place` (process, node) is None until it is ready;
+    `model` is what it has in memory."""
+
+    name: str
+    actor: object
+    answer: object
+    place: tuple[int, str] | None = None
+    command: Command | None = None
+    model: str = ""
+    since: float = 0.0
+
+
+class Crew:
+    """The workers, and the commands that are left for them."""
+
+    def __init__(
+        self,
+        todo: Sequence[Command],
+        runs: Path,
+        board: Board,
+        retries: int,
+        budget: Budget,
+        takes: dict,
+        room: Callable[[], int],
+    ):
+        self.todo, self.runs, self.board, self.retries, self.budget = todo, runs, board, retries, budget
+        self.takes, self.room, self.looked, self.hired, self.stillborn = takes, room, 0.0, 0, 0
+        self.refused = 0  # commands in a row for which the disk budget had no room
+        self.queue, self.slots, self.failed, self.note = Queue(todo), [], [], ""
+        self.checked: bool | None = None  # False while a worker checks the flags
+        self.attempts: dict[str, int] = {}
+        self.rests: dict[str, float] = {}  # commands whose cell another one has
+
+    def work(self) -> None:
+        """Run everything. One answer is awaited of each worker: it is ready, its flags are checked, a command ended."""
+        import ray
+
+        while (len(self.queue) and not self.note) or any(slot.command for slot in self.slots):
+            self._hire()
+            awaited = {slot.answer: slot for slot in self.slots if slot.answer is not None}
+            if awaited:
+                ended, _ = ray.wait(list(awaited), timeout=1.0)
+                for answer in ended:
+                    self._receive(awaited[answer])
+            else:
+                time.sleep(0.5)
+            self.budget.look()
+            for slot in [each for each in self.slots if each.place and each.answer is None and not self.note]:
+                self._hand_out(slot)
+
+    def stop(self) -> None:
+        """Tell the workers to stop, and wait until those that train have saved a checkpoint."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        working = [slot for slot in self.slots if slot.command is not None]
+        for slot in working:
+            process, node = slot.place
+            if node == ray.get_runtime_context().get_node_id():
+                os.kill(process, signal.SIGTERM)
+            else:
+                there = NodeAffinitySchedulingStrategy(node, soft=False)
+                ray.remote(os.kill).options(num_cpus=0, scheduling_strategy=there).remote(process, signal.SIGTERM)
+        awaited = {slot.answer: slot for slot in working}
+        ended, _ = ray.wait(list(awaited), num_returns=len(awaited), timeout=STOP) if awaited else ([], [])
+        for answer in ended:
+            self._receive(awaited[answer])
+
+    # ---- hiring and handing out
+
+    def _hire(self) -> None:
+        """As many workers as the cluster has room for, and not more than there are commands."""
+        from ray import remote
+
+        from amuro.running.worker import Worker
+
+        if time.monotonic() - self.looked < LOOK and self.slots:
+            return
+        self.looked = time.monotonic()
+        room = self.room()
+        self.board.slots = max(1, room)
+        busy = sum(slot.command is not None for slot in self.slots)
+        while len(self.slots) < min(room, len(self.queue) + busy):
+            actor = remote(Worker).options(max_restarts=0, **self.takes).remote(os.getcwd(), self.takes["num_gpus"])
+            self.hired += 1
+            self.slots.append(Slot(f"{self.hired}", actor, actor.ready.remote()))
+
+    def _hand_out(self, slot: Slot) -> None:
+        """Give a ready worker its next command. The first one checks the flags of all before."""
+        if self.checked is None:
+            self.checked = False
+            slot.answer = slot.actor.check.remote([(each.program, self._argv(each)) for each in covering(self.todo)])
+        if not self.checked:
+            return
+        others = {each.model for each in self.slots if each is not slot}
+        command = self.queue.next(slot.model, others)
+        while command and self._complete(command):
+            command = self.queue.next(slot.model, others)
+        if command is None:
+            return
+        if not self._has_room(command):
+            self.queue.put(command, rest=1.0)
+            return
+        slot.command, slot.model, slot.since = command, model_of(command), time.monotonic()
+        slot.answer = slot.actor.work.remote(command.program, self._argv(command), str(self._log(command)))
+        self.board.start(slot.name, command)
+
+    def _complete(self, command: Command) -> bool:
+        """Whether the one that had this command's cell has completed it."""
+        key = command.key
+        if key not in self.rests or not ledger.is_done(self.runs, ledger.entry(self.runs, key)):
+            return False
+        self.board.end(command, "done", 0.0, "by another runner")
+        return True
+
+    def _has_room(self, command: Command) -> bool:
+        training = sum(slot.command is not None and slot.command.program != EVALUATE for slot in self.slots)
+        return command.program == EVALUATE or self.budget.admits(training)
+
+    def _argv(self, command: Command) -> list[str]:
+        """A command's flags, and where and how it runs here."""
+        own = [f"--{name}={value}" for name, value in command.flags if name not in PLACES]
+        return [*own, f"--runs={self.runs}", "--if_claimed=leave"]
+
+    def _log(self, command: Command) -> Path:
+        return log_of(self.runs, command.key)
+
+    # ---- answers
+
+    def _receive(self, slot: Slot) -> None:
+        import ray
+
+        try:
+            answer, slot.answer = ray.get(slot.answer), None
+        except ray.exceptions.RayTaskError:
+            raise  # a mistake in the worker itself
+        except ray.exceptions.RayError as error:
+            self._died(slot, " ".join(str(error).strip().splitlines()[0].split()).rstrip(".:"))
+            return
+        if slot.command is not None:
+            self._ended(slot, answer)
+        elif slot.place is None:
+            slot.place = answer
+        elif answer:
+            shown = "; ".join(answer[:20]) + ("; ..." if len(answer) > 20 else "")
+            raise ValueError(f"{len(answer)} problem(s) in the flags, nothing has run: {shown}")
+        else:
+            self.checked = True
+
+    def _ended(self, slot: Slot, outcome) -> None:
+        """A command has ended, well or not. One that another has, or that was told to stop, is no attempt."""
+        command, slot.command = slot.command, None
+        self.board.free(slot.name)
+        if outcome.state == "done":
+            self.refused = 0
+            self.board.end(command, "done", outcome.seconds)
+        elif outcome.state == "failed":
+            self._failed(command, outcome.cause, outcome.seconds)
+        elif outcome.state == "no room":
+            self._refused(command)
+        else:
+            self.rests[command.key] = min(MOST, self.rests.get(command.key, REST / 2) * 2)
+            self.queue.put(command, rest=self.rests[command.key])
+        if outcome.worn:
+            self._dismiss(slot)
+
+    def _refused(self, command: Command) -> None:
+        """The disk budget has no room for a command's training. Once that holds for all that are left, they stay."""
+        self.queue.put(command)
+        self.refused += 1
+        if self.refused >= len(self.queue) and not any(slot.command for slot in self.slots):
+            self.note = (
+                f"the disk budget is full: {self.budget.look() / 2**30:.2f} GB under {self.runs} are weights that are "
+                "kept or not evaluated yet; raise --disk_budget_gb or remove some"
+            )
+
+    def _died(self, slot: Slot, cause: str) -> None:
+        """A worker died, by itself or with its node: its command counts an attempt and goes to another one."""
+        self._dismiss(slot)
+        self.board.free(slot.name)
+        if slot.command is None:
+            self.checked, self.stillborn = self.checked or None, self.stillborn + 1
+            if self.stillborn > STILLBORN:
+                raise RuntimeError(f"workers do not start: {cause}")
+            return
+        cause = f"its worker died: {cause}"
+        if self._failed(slot.command, cause, time.monotonic() - slot.since):
+            attempts = self.attempts[slot.command.key]
+            ledger.write_failed(self.runs, slot.command, cause, attempts, str(self._log(slot.command)))
+
+    def _failed(self, command: Command, cause: str, seconds: float) -> bool:
+        """Count a failed attempt; whether it was the last one, and the command is set aside."""
+        key, log = command.key, self._log(command)
+        self.attempts[key] = self.attempts.get(key, 0) + 1
+        if self.attempts[key] <= self.retries:
+            self.board.end(command, "again", seconds, cause)
+            self.queue.put(command)
+            return False
+        self.failed.append(Failure(command, cause, log, tail(log)))
+        self.board.end(command, "failed", seconds, f"{cause}; log: {log}")
+        return True
+
+    def _dismiss(self, slot: Slot) -> None:
+        import ray
+
+        self.slots.remove(slot)
+        self.looked = 0.0  # another one is hired at once
+        ray.kill(slot.actor)
+
+
+def log_of(runs: Path, key: str) -> Path:
+    """Where the output of a command goes."""
+    return runs / "logs" / f"{key}.log"
+
+
+def covering(commands: Sequence[Command]) -> list[Command]:
+    """Some of the commands in which every value of every flag of each program is there: enough to check the flags."""
+    seen, chosen = set(), []
+    for command in commands:
+        values = {(command.program, *pair) for pair in command.flags}
+        if not values <= seen:
+            seen |= values
+            chosen.append(command)
+    return chosen
+
+
+def tail(log: Path, lines: int = TAIL) -> str:
+    """The last lines of a log, empty where there is none."""
+    if not log.is_file():
+        return ""
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - 8192))
+        text = file.read().decode("utf-8", "replace")
+    return "\n".join(text.replace("\r", "\n").strip().splitlines()[-lines:])

@@ -1,0 +1,124 @@
+"""Runs commands on Ray: each once, several at a time, in workers that stay warm; what fails is tried again.
+
+    summary = run(commands, Path("runs"))                      # this machine: a worker per core, or per GPU
+    summary = run(commands, Path("runs"), address="auto")      # a Ray cluster that runs already
+
+The runner only hands out commands. Whether a cell has anything to do its script decides, under the cell's claim: other
+runners, agents and scripts may be at the same cells. A worker that dies takes nothing along but its attempt.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from amuro.running import disk, ledger
+from amuro.running.board import Board, duration
+from amuro.running.cluster import cluster, sizing
+from amuro.running.crew import Crew, Failure, log_of
+from amuro.running.grids import Command
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended: numbers of commands, `skipped` being complete before and `left` not run. `stopped` is the
+    signal's name where one ended it, `note` says why commands are left otherwise."""
+
+    done: int = 0
+    skipped: int = 0
+    failed: list[Failure] = field(default_factory=list)
+    left: int = 0
+    seconds: float = 0.0
+    stopped: str = ""
+    note: str = ""
+
+    @property
+    def code(self) -> int:
+        """The exit code: 0 where all is done, 1 where not, 130 after Ctrl-C, 75 ("again") after SIGTERM."""
+        return {"SIGINT": 130, "SIGTERM": 75}.get(self.stopped, int(bool(self.failed or self.left)))
+
+    def __str__(self) -> str:
+        counts = f"{self.done} done, {self.skipped} complete before, {len(self.failed)} failed, {self.left} left"
+        lines = [*map(str, self.failed), f"{counts}; {duration(self.seconds)}"]
+        lines += [self.note] * bool(self.note)
+        lines += ["to go on, run the same command again"] * bool(self.left)
+        lines += ["the failed ones: the same command with --retry_failed"] * bool(self.failed)
+        return "\n".join(lines)
+
+
+def run(
+    commands: Sequence[Command],
+    runs: Path,
+    address: str | None = None,
+    gpus_per_cell: float | None = None,
+    cells_per_gpu: int = 1,
+    retries: int = 2,
+    retry_failed: bool = False,
+    processes: int | None = None,
+    disk_budget_gb: float | None = None,
+) -> Summary:
+    """Run commands to their end. One that fails is tried `retries` times more and then set aside; those that the ledger
+    has as failed before are run with `retry_failed` only. Ctrl-C and SIGTERM let trainings save a checkpoint.
+
+    ValueError, before anything runs, where a program's parser refuses a flag or the cluster lacks the GPUs.
+    """
+    runs, started = Path(runs).absolute(), time.monotonic()
+    todo, skipped, aside = sort_out(commands, runs, retry_failed)
+    if not todo:
+        return Summary(skipped=skipped, failed=aside)
+    runs.mkdir(parents=True, exist_ok=True)
+    stopped = ""
+    if disk_budget_gb is not None:
+        os.environ[disk.VARIABLE] = str(disk_budget_gb)
+    with cluster(address, processes), _sigterm() as terminated, Board(todo, skipped) as board:  # Ray sets its own
+        size = sizing(gpus_per_cell, cells_per_gpu, processes)
+        crew = Crew(todo, runs, board, retries, disk.Budget(runs, disk_budget_gb), **size)
+        try:
+            crew.work()
+        except KeyboardInterrupt:
+            stopped = "SIGTERM" if terminated.is_set() else "SIGINT"
+            board.say("stopping: a cell in training saves a checkpoint first (Ctrl-C again: at once)")
+            with contextlib.suppress(KeyboardInterrupt):
+                crew.stop()
+    seconds = round(time.monotonic() - started, 3)
+    return Summary(board.done, skipped, aside + crew.failed, board.left, seconds, stopped, crew.note)
+
+
+def sort_out(
+    commands: Sequence[Command], runs: Path, retry_failed: bool = False
+) -> tuple[list[Command], int, list[Failure]]:
+    """(commands to run, number of complete ones, those that failed before and are not tried again)."""
+    entries, todo, aside, skipped = ledger.read(runs), {}, {}, set()
+    for command in commands:
+        key, entry = command.key, entries.get(command.key)
+        if ledger.is_done(runs, entry):
+            skipped.add(key)
+        elif entry and entry.state == "failed" and not retry_failed:
+            aside[key] = Failure(command, f"failed before: {entry.cause}", log_of(runs, key))
+        else:
+            todo.setdefault(key, command)
+    return list(todo.values()), len(skipped), list(aside.values())
+
+
+@contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """SIGTERM ends the run as Ctrl-C does, and sets the event: what Ray raises then is a plain KeyboardInterrupt."""
+    terminated = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield terminated
+        return
+
+    def end(*_):
+        terminated.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,158 @@
+"""The ledger says how commands ended, in words that people and light commands can read."""
+
+import json
+import os
+import time
+
+import pytest
+from conftest import run
+from test_resume import arguments, train_sft
+
+from amuro import cells
+from amuro.cells import Unit
+from amuro.running import ledger
+from amuro.running.claims import Claimed
+from amuro.running.grids import of_argv
+
+CELL = cells.Cell("toy", "toy@1", 1, None, "sha256:x")
+UNIT = Unit("paws", "default", 0, 42, "token_prob", "float32")
+
+
+def finished(runs, keep_weights: bool = False):
+    """A program that makes one cell with one unit."""
+
+    def main(argv):
+        folder = CELL.folder(runs)
+        ledger.about(folder, [UNIT])
+        cells.write_record(folder, CELL)
+        cells.write_atomic(UNIT.path(folder), b"unit")
+        if keep_weights:
+            (folder / "weights").mkdir(exist_ok=True)
+        return folder
+
+    return main
+
+
+def raising(error):
+    def main(argv):
+        raise error
+
+    return main
+
+
+def test_a_command_that_is_done_is_noted_with_its_cells_and_units(tmp_path):
+    argv = ["--checkpoint", "toy@1", "--learning_rate=1e-5", "--runs", str(tmp_path), "--if_claimed", "leave"]
+    (folder,) = ledger.run("train_sft.py", finished(tmp_path), argv, log="a.log")
+    ((key, entry),) = ledger.read(tmp_path).items()
+    assert key == of_argv("train_sft.py", ["--learning_rate", "0.00001", "--checkpoint", "toy@1"]).key == entry.key
+    assert (entry.state, entry.cause, entry.attempts, entry.log) == ("done", "", 1, "a.log")
+    assert entry.flags == {"checkpoint": "toy@1", "learning_rate": "1e-5"} and time.time() - entry.written < 60
+    assert entry.folders == {folder.name: [UNIT.path(folder).name]}
+    assert ledger.is_done(tmp_path, entry) and ledger.entry(tmp_path, key) == entry
+
+
+def test_done_is_only_what_is_still_there(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("")
+    os.utime(recipe, (0, 0))
+    argv = ["--checkpoint", "toy@1", "--recipe", str(recipe), "--runs", str(tmp_path / "runs")]
+    (tmp_path / "runs").mkdir()
+    (folder,) = ledger.run("train_sft.py", finished(tmp_path / "runs"), argv)
+
+    def done() -> bool:
+        ledger._newest.cache_clear()
+        (entry,) = ledger.read(tmp_path / "runs").values()
+        return ledger.is_done(tmp_path / "runs", entry)
+
+    assert done() and not ledger.is_done(tmp_path, None)
+    for path in (UNIT.path(folder), folder / "run.json"):
+        content = path.read_bytes()
+        path.unlink()
+        assert not done()
+        path.write_bytes(content)
+    (folder / "weights").mkdir()  # evaluated and not wanted: the script removes them
+    assert not done()
+    (folder / "weights").rmdir()
+    os.utime(recipe, (time.time() + 60,) * 2)
+    assert not done()
+
+
+def test_kept_weights_must_be_there(tmp_path):
+    argv = ["--checkpoint", "toy@1", "--keep_weights", "all", "--runs", str(tmp_path)]
+    (folder,) = ledger.run("train_sft.py", finished(tmp_path, keep_weights=True), argv)
+    (entry,) = ledger.read(tmp_path).values()
+    assert ledger.is_done(tmp_path, entry)
+    (folder / "weights").rmdir()
+    assert not ledger.is_done(tmp_path, entry)
+
+
+def test_a_failure_is_noted_with_its_cause_and_counted(tmp_path):
+    argv = ["--checkpoint", "toy@1", "--runs", str(tmp_path)]
+    for attempt in (1, 2):
+        with pytest.raises(RuntimeError):
+            ledger.run("train_sft.py", raising(RuntimeError("loss is nan\nmore")), argv)
+        (entry,) = ledger.read(tmp_path).values()
+        assert (entry.state, entry.cause, entry.attempts) == ("failed", "RuntimeError: loss is nan", attempt)
+        assert not ledger.is_done(tmp_path, entry)
+    ledger.run("train_sft.py", finished(tmp_path), argv)
+    (entry,) = ledger.read(tmp_path).values()
+    assert (entry.state, entry.attempts) == ("done", 3)
+
+
+@pytest.mark.parametrize("end", [SystemExit(0), SystemExit(75), KeyboardInterrupt(), Claimed("x")])
+def test_what_ends_without_a_verdict_leaves_no_entry(end, tmp_path):
+    with pytest.raises(type(end)):
+        ledger.run("train_sft.py", raising(end), ["--checkpoint", "toy@1", "--runs", str(tmp_path)])
+    assert ledger.read(tmp_path) == {}
+
+
+def test_a_mistake_makes_no_runs_folder_and_a_full_disk_hides_no_error(tmp_path, monkeypatch, capsys):
+    with pytest.raises(ValueError, match="mistake"):
+        ledger.run("train_sft.py", raising(ValueError("mistake")), ["--a", "1", "--runs", str(tmp_path / "none")])
+    assert not (tmp_path / "none").exists()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ledger, "write_atomic", full)
+    with pytest.raises(ValueError, match="mistake"):
+        ledger.run("train_sft.py", raising(ValueError("mistake")), ["--a", "1", "--runs", str(tmp_path)])
+    assert "could not be noted ([Errno 28] No space left" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_entry_is_named(tmp_path):
+    (tmp_path / "commands").mkdir()
+    (tmp_path / "commands" / "0.json").write_text(json.dumps({"key": 1}))
+    with pytest.raises(ValueError, match="0.json: not an entry of the ledger"):
+        ledger.read(tmp_path)
+
+
+def test_the_real_scripts_write_their_entries(family, mirror, tmp_path):
+    argv = arguments(family, mirror, tmp_path, saving=())
+    done = run("train_sft.py", *argv)
+    assert done.returncode == 0, done.stderr[-2000:]
+    tasks = ("--tasks", "paws", "--num_shots", "0", "--limit", "4", "--report_to", "none")
+    evaluated = run(
+        "-m",
+        "eval.run",
+        *("--checkpoint", f"{family}@10,{family}@20"),
+        *tasks,
+        "--data_dir",
+        mirror,
+        "--runs",
+        tmp_path,
+    )
+    assert evaluated.returncode == 0, evaluated.stderr[-2000:]
+    wrong = run("train_sft.py", *argv, "--learning_rate", "0")
+    assert wrong.returncode == 2 and wrong.stderr.splitlines()[-1].startswith("error: --learning_rate 0")
+    entries = {(entry.program, entry.state): entry for entry in ledger.read(tmp_path).values()}
+    assert sorted(entries) == [("eval/run.py", "done"), ("train_sft.py", "done"), ("train_sft.py", "failed")]
+    assert entries["train_sft.py", "failed"].cause == "--learning_rate 0.0: must be above 0"
+    assert [len(units) for units in entries["eval/run.py", "done"].folders.values()] == [1, 1]
+    assert ledger.is_done(tmp_path, entries["eval/run.py", "done"])
+    before = read_all(tmp_path)
+    assert train_sft.main(argv).name in entries["train_sft.py", "done"].folders and read_all(tmp_path) == before
+
+
+def read_all(folder) -> dict:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
