@@ -56,6 +56,7 @@ SOON = 0.03  # seconds after the phase began, at most, that the signal comes
 
 
 def read(argv: list[str] | None = None):
+    """The program's arguments, as its own `read` gives them."""
     return load_program(_program(argv)).read(argv)
 
 

@@ -143,6 +143,7 @@ def test_a_run_that_is_still_written_is_left(server, client, tmp_path):
     with claim(folder), tracking.run(tuned(), folder, enabled=True):
         report = sync(tmp_path)
         assert len(report.running) == 1 and report.uploaded == () and not server.projects
+    client()
     assert len(sync(tmp_path).uploaded) == 1
 
 
