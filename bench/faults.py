@@ -28,6 +28,7 @@ os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OF
 
 import pyarrow.parquet as pq  # noqa: E402
 import torch  # noqa: E402
+import tqdm.auto  # noqa: E402
 from transformers import Trainer  # noqa: E402
 
 from amuro import cells, evaluation, results, resume, tracking, training, weights  # noqa: E402
@@ -153,6 +154,8 @@ def scripts(commands: list[Command], out: Path, workers: int) -> list[str]:
 def _script(commands: list[Command], out: Path, log: str, seed: int) -> None:
     with open(out / "logs" / log, "w") as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+    for bar in (tqdm.std.tqdm, tqdm.auto.tqdm):  # the lock they have is shared, and stays with a process that is killed
+        bar.set_lock(threading.RLock())
     random.seed(seed)
     left = list(commands)
     while left:
