@@ -1,104 +1,40 @@
-"""What the results say, in five findings: learned in pre-training, latent, not learned, forgetting, prompt formats.
+"""What the results say: what was learned where, forgotten, how much the prompt matters, where the curves turn.
 
-report = build("runs")            every table of a runs folder
+report = build("runs")            every table of a runs folder (analysis/contents.py)
 for finding in findings(report): print(finding)
 """
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from amuro import results
-from amuro.registry.doubts import of_runs
-from analysis import tables
-from analysis.study import collect
+from analysis.contents import TABLES, Report, build, build_authors
+from analysis.usual import at_usual
+from analysis.words import coverage_line, interval_text, setting_text, who
 
-
-@dataclass(frozen=True)
-class Report:
-    """All that the page and the printed lines are made of."""
-
-    table: pd.DataFrame
-    points: pd.DataFrame
-    overview: pd.DataFrame
-    gains: pd.DataFrame
-    verdicts: pd.DataFrame
-    forgetting: pd.DataFrame
-    formats: pd.DataFrame
-    format_means: pd.DataFrame
-    methods: pd.DataFrame
-    setting: dict
-    last: list[str]  # the last checkpoint of every family
-    doubts: list[str]  # faults of the checkpoints, found by an audit or published
-
-
-def build(runs: str | Path) -> Report:
-    """All tables of a runs folder. Raises ValueError where there is nothing to report or where results are unsound."""
-    table = results.load(runs)
-    if table.empty:
-        raise ValueError(f"--runs {runs}: cells, but no result of an evaluation; make some with eval/run.py")
-    study = collect(table, results.load_examples(runs))
-    return Report(
-        table=table,
-        points=study.points,
-        overview=tables.overview(study),
-        gains=tables.gains(study),
-        verdicts=tables.verdicts(study),
-        forgetting=tables.forgetting(study),
-        formats=tables.formats(study),
-        format_means=tables.format_means(study),
-        methods=tables.methods(study),
-        setting=tables.main_setting(study),
-        last=[names[-1] for names in study.checkpoints.values()],
-        doubts=of_runs(runs),
-    )
-
-
-def coverage_line(table: pd.DataFrame, shown: int = 3) -> str:
-    """`63 of 64 units, missing: ...`; of many missing ones the first `shown` by name."""
-    there, expected, missing = results.coverage(table)
-    more = f"; and {len(missing) - shown} more" if len(missing) > shown else ""
-    return f"{there} of {expected} units" + (f", missing: {'; '.join(missing[:shown])}{more}" if missing else "")
-
-
-def interval_text(row: pd.Series, name: str) -> str:
-    """`+0.123 [0.101, 0.145]` from the columns name, name_low, name_high; a dash where there is no number."""
-    if pd.isna(row[name]):
-        return "–"
-    return f"{row[name]:+.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
-
-
-def setting_text(setting: dict) -> str:
-    """A main setting in words."""
-    chat = " in the chat template" if setting["apply_chat_template"] else ""
-    return f"{setting['prompt_format']} prompt{chat}, {setting['num_shots']} shots, {setting['dtype']}"
-
-
-def who(row: pd.Series, frame: pd.DataFrame) -> str:
-    """`mnli → rte`, `rte` of BASE, or `mnli`, with family, stage, rate where these vary among the rows of `frame`."""
-    parts = [row["family"]] if frame["family"].nunique() > 1 else []
-    parts += [row["stage"]] if frame["stage"].nunique() > 1 else []
-    parts += [" → ".join(row[name] for name in ("dataset", "task") if name in frame and row[name])]
-    several = frame.groupby("dataset")["learning_rate"].nunique().max() > 1
-    return " ".join(parts + ([f"at rate {row['learning_rate']:g}"] if several else []))
+__all__ = ["TABLES", "Finding", "Report", "build", "build_authors", "coverage_line", "findings"]
+__all__ += ["interval_text", "setting_text"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One of the five lines: what is asked, the answer in short, and the cases behind it with their numbers."""
+    """What is asked, the answer in short, and the cases behind it: their names, and each with its numbers."""
 
     title: str
     answer: str
     cases: list[str]
+    names: list[str]
 
     def __str__(self) -> str:
-        return f"{self.title}: {self.answer}" + (f": {'; '.join(self.cases)}" if self.cases else "")
+        return "\n  ".join([f"{self.title}: {self.answer}", *self.cases])
 
 
 def findings(report: Report) -> list[Finding]:
-    """The five: learned in pre-training, latent, not learned, forgetting, prompt-format sensitivity."""
-    every = tables.at_setting(report.verdicts, report.setting)
+    """What was learned where, latent, not learned, forgotten; how much the prompt matters; where the curves turn and
+    which checkpoint is the best buy; and what rests on the seed or the learning rate. The last ones only where they
+    were measured."""
+    every = at_usual(report.verdicts, report.usual)
     alone, judged = every[every["stage"] == "base"], every[every["stage"] != "base"]
     verdict = judged["verdict"]
     learned, not_learned = verdict.isin(("learned in pre-training", "both")), verdict == "not learned"
@@ -106,13 +42,22 @@ def findings(report: Report) -> list[Finding]:
     base, gain, tuned = ("BASE rises", "rise"), ("tuning adds", "gain"), ("tuned rises", "tuned_rise")
     pre_training = verdict_finding("learned in pre-training", judged, learned, base, gain)
     missing = verdict_finding("not learned", judged, not_learned, base, gain, note=f" (all verdicts: {counts})")
+    more = (turning_finding(report), best_buy_finding(report), seed_finding(report), rate_finding(report))
     return [
         with_base_alone(pre_training, alone, "learned in pre-training"),
-        verdict_finding("latent (BASE does not rise, tuned does)", judged, judged["latent"].astype(bool), tuned, base),
+        verdict_finding("latent (BASE does not rise, tuned does)", judged, judged["latent"] == True, tuned, base),  # noqa: E712
         with_base_alone(missing, alone, "not learned"),
         forgetting_finding(report),
         format_finding(report),
+        *(finding for finding in more if finding.cases),
     ]
+
+
+def told(title: str, answer: str, frame: pd.DataFrame, numbers: Callable[[pd.Series], str]) -> Finding:
+    """The finding whose cases are the rows of `frame`, each with its numbers in words."""
+    names = [who(row, frame) for _, row in frame.iterrows()]
+    cases = [f"{name}{numbers(row)}" for name, (_, row) in zip(names, frame.iterrows(), strict=True)]
+    return Finding(title, answer, cases, names)
 
 
 def verdict_finding(
@@ -120,13 +65,14 @@ def verdict_finding(
 ) -> Finding:
     """How many of the judged tasks are chosen, and each with its numbers (words, column), n and seeds."""
     if judged.empty:
-        return Finding(title, "none: no tuned model was scored on a task of its own domain", [])
-    cases = []
+        return Finding(title, "none: no tuned model was scored on a task of its own domain", [], [])
+    cases, names = [], []
     for _, row in judged[chosen].iterrows():
         values = ", ".join(f"{words} {interval_text(row, name)}" for words, name in numbers)
         seeds = "one seed" if row["one_seed"] else f"{row['seeds']} seeds"
-        cases.append(f"{who(row, judged)} ({values}, n={row['n']}, {seeds})")
-    return Finding(title, f"{len(cases) or 'none'} of {len(judged)} tasks{note}", cases)
+        names.append(who(row, judged))
+        cases.append(f"{names[-1]} ({values}, n={row['n']}, {seeds})")
+    return Finding(title, f"{len(cases) or 'none'} of {len(judged)} tasks{note}", cases, names)
 
 
 def with_base_alone(finding: Finding, alone: pd.DataFrame, verdict: str) -> Finding:
@@ -135,41 +81,96 @@ def with_base_alone(finding: Finding, alone: pd.DataFrame, verdict: str) -> Find
         return finding
     chosen = alone[alone["verdict"] == verdict]
     answer = f"{finding.answer}; by BASE alone, nothing tuned for them: {len(chosen) or 'none'} of {len(alone)} tasks"
+    names = [who(row, alone) for _, row in chosen.iterrows()]
     cases = [
-        f"{who(row, alone)} (BASE alone rises {interval_text(row, 'rise')}, "
+        f"{name} (BASE alone rises {interval_text(row, 'rise')}, "
         f"above chance {interval_text(row, 'above_chance')}, n={row['n']})"
-        for _, row in chosen.iterrows()
+        for name, (_, row) in zip(names, chosen.iterrows(), strict=True)
     ]
-    return Finding(finding.title, answer, finding.cases + cases)
+    return Finding(finding.title, answer, finding.cases + cases, finding.names + names)
 
 
 def forgetting_finding(report: Report) -> Finding:
     """Tuned - BASE on the other datasets' tasks at the last checkpoint, per dataset."""
-    lost = tables.at_setting(report.forgetting, report.setting)
+    lost = at_usual(report.forgetting, report.usual)
     lost = lost[lost["checkpoint"].isin(report.last) & (lost["relation"] == "cross_task")]
     title = "forgetting (tuned - BASE on other datasets' tasks, last checkpoint)"
     if lost.empty:
-        return Finding(title, "none measured: no tuned model was scored on the tasks of another dataset", [])
-    cases = []
-    for _, row in lost.iterrows():
+        return Finding(title, "none measured: no tuned model was scored on the tasks of another dataset", [], [])
+
+    def numbers(row: pd.Series) -> str:
         tasks = f"{row['tasks']} of {row['tasks_expected']} tasks, n={row['n']}, seeds={row['seeds']}"
-        cases.append(f"{who(row, lost)} {interval_text(row, 'change')} ({tasks})")
+        return f" {interval_text(row, 'change')} ({tasks})"
+
     worse = int((lost["change_high"] < 0).sum())
-    return Finding(title, f"{worse or 'none'} of {len(lost)} with an interval below 0", cases)
+    return told(title, f"{worse or 'none'} of {len(lost)} with an interval below 0", lost, numbers)
 
 
 def format_finding(report: Report) -> Finding:
     """Best minus worst prompt format, BASE and tuned, at the last checkpoint, mean over the same tasks."""
-    setting = {name: report.setting[name] for name in ("num_shots", "shot_seed", "apply_chat_template", "dtype")}
-    means = tables.at_setting(report.format_means, setting)
+    own = report.usual[report.usual["relation"].isin(("id", "ood"))]
+    means = at_usual(report.format_means, own)
     means = means[means["checkpoint"].isin(report.last) & (means["tasks"] > 0)]
     title = "prompt-format sensitivity (best - worst format, mean over tasks, last checkpoint)"
     if means.empty:
-        return Finding(title, "none measured: it takes BASE and tuned in two prompt formats of a task", [])
+        return Finding(title, "none measured: it takes BASE and tuned in two prompt formats of a task", [], [])
     cases = [
         f"{row['checkpoint']} BASE {interval_text(row, 'base')}, tuned {interval_text(row, 'tuned')} "
         f"({row['tasks']} of {row['tasks_expected']} tasks, n={row['n']})"
         for _, row in means.iterrows()
     ]
     lower = int((means["tuned_high"] < means["base_low"]).sum())
-    return Finding(title, f"tuned below BASE, intervals apart, in {lower or 'none'} of {len(means)}", cases)
+    answer = f"tuned below BASE, intervals apart, in {lower or 'none'} of {len(means)}"
+    return Finding(title, answer, cases, list(means["checkpoint"]))
+
+
+def turning_finding(report: Report) -> Finding:
+    """Whether BASE and tuned curves turn at the same checkpoints, on the datasets' own tasks."""
+    own = at_usual(report.turning, report.usual)
+    own = own[own["overlap"].notna() & own["relation"].isin(("id", "ood"))]
+    same, apart = int((own["overlap"] == True).sum()), int((own["apart"] == True).sum())  # noqa: E712
+
+    def numbers(row: pd.Series) -> str:
+        return ": " + "; ".join(
+            f"{words} {row[f'turning_{side}']} ({row[f'share_{side}']:.0%} of resamples)"
+            for words, side in (("BASE turns at", "base"), ("tuned at", "tuned"))
+        )
+
+    title = "turning points (BASE and tuned, tasks of the datasets' own domain)"
+    found = told(title, f"at the same checkpoint in {same} of {len(own)}; clearly apart in {apart}", own, numbers)
+    return replace(found, names=[])  # all of them, which says nothing
+
+
+def best_buy_finding(report: Report) -> Finding:
+    """The earliest checkpoint that is as good as the best for what it was tuned for."""
+    bought = at_usual(report.best_buy, report.usual)
+    bought = bought[(bought["relation"] == "id") & (bought["checkpoint"] != "")]
+    title = "best buy (earliest checkpoint not worse than the best by 0.02, own task)"
+    early = int((bought["checkpoint"] != bought["best_checkpoint"]).sum())
+
+    def numbers(row: pd.Series) -> str:
+        best = f"best {row['best_score']:.3f} at {row['best_checkpoint']}"
+        return f": {row['checkpoint']} with {row['score']:.3f} ({best}; {row['share']:.0%} of resamples)"
+
+    return told(title, f"before the best one in {early or 'none'} of {len(bought)}", bought, numbers)
+
+
+def seed_finding(report: Report) -> Finding:
+    """Verdicts that one of the seeds alone would not give."""
+    seeds = at_usual(report.seed_variance, report.usual)
+    seeds = seeds[seeds["checkpoint"].isin(report.last) & seeds["verdicts_agree"].notna()]
+    split = seeds[seeds["verdicts_agree"] == False]  # noqa: E712
+    title = "seeds (each alone would give)"
+    answer = f"another verdict for {len(split) or 'none'} of {len(seeds)} tasks with several seeds"
+    return told(title, answer, split, lambda row: f" ({row['verdict_on_one_seed']})")
+
+
+def rate_finding(report: Report) -> Finding:
+    """Conclusions that are not the same at every learning rate that was tried, at the last checkpoint."""
+    tried = at_usual(report.rates, report.usual)
+    tried = tried[tried["checkpoint"].isin(report.last)].assign(learning_rate=float("nan"))
+    flips = tried[tried["flips"] == True]  # noqa: E712
+    answer = f"a conclusion flips in {len(flips)} of {len(tried)} tasks tuned at several"
+    return told(
+        "learning rates", answer, flips, lambda row: f" ({row['verdicts'] or 'tuning beats BASE at some only'})"
+    )

@@ -2,9 +2,11 @@
 
     python -m analysis.report --runs runs --out report
     python -m analysis.report --source wandb:entity/project --out report
+    python -m analysis.report --paper_results ../shared/paper/results --out report
 
-writes report/report.html (one file, no request to anywhere), report/*.csv and report/figures/<task>.svg, .png, .pdf;
-prints how complete the runs are, five lines with the findings, and where the page is. Exit code 2 on a mistake.
+writes report/index.html (one file, no request to anywhere), report/tables/*.csv, report/figures/*.svg, .png, .pdf, and
+all rows as report/results.csv and results.parquet; prints how complete the runs are, a line per finding, and where the
+page is. Exit code 2 on a mistake.
 """
 
 import argparse
@@ -12,12 +14,11 @@ import os
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
-from analysis import figures
-from analysis.findings import Finding, Report, build, coverage_line, findings
+from analysis.figures import axis_of, figure_frames, save_all
+from analysis.findings import TABLES, Finding, Report, build, build_authors, findings
 from analysis.page import page
 from analysis.source import runs_of
+from analysis.words import coverage_line
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -29,27 +30,38 @@ def make_parser() -> argparse.ArgumentParser:
         "evaluated here, and a repeat writes the same files again. "
         "example: python -m analysis.report --runs runs --out report",
     )
-    parser.add_argument("--runs", default="runs", help="folder with the cells to report on (default: %(default)s)")
+    parser.add_argument("--runs", help="folder with the cells to report on (default: runs)")
     parser.add_argument("--source", help="wandb:entity/project: take the results from there instead of from --runs")
+    parser.add_argument(
+        "--paper_results",
+        help="folder with the authors' CSV files: their curves beside those of the same family; without --runs and "
+        "--source, a report of their rows",
+    )
     parser.add_argument("--out", default="report", help="folder to write to, made if missing (default: %(default)s)")
     return parser
 
 
 def write(report: Report, out: Path, found: list[Finding]) -> Path:
-    """Write the CSV files, the figures and the page under `out`; returns the page's path."""
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    """Write the tables, the figures and the page under `out`; returns the page's path."""
+    (out / "tables").mkdir(parents=True, exist_ok=True)
     report.table.to_csv(out / "results.csv", index=False)
-    for name in ("gains", "verdicts", "forgetting", "formats", "methods"):
-        getattr(report, name).to_csv(out / f"{name}.csv", index=False)
-    data, specs = figures.curve_data(report.points), {}
-    tasks = [task for task in data["task"].unique() if data.loc[data["task"] == task, "value"].notna().any()]
-    for task in tqdm(tasks, desc="figures", unit="task"):
-        chart = figures.curve_figure(data, task)
-        figures.save(chart, out / "figures" / task)
-        specs[task] = chart.to_dict()
-    path = out / "report.html"
-    path.write_text(page(report, found, specs), encoding="utf-8")
+    report.table.to_parquet(out / "results.parquet", index=False)
+    for name in TABLES:
+        getattr(report, name).to_csv(out / "tables" / f"{name}.csv", index=False)
+    frames, axis = figure_frames(report), axis_of(report.points, report.checkpoints)
+    path = out / "index.html"
+    path.write_text(page(report, found, frames, axis), encoding="utf-8")
+    save_all(frames, axis, out / "figures")
     return path
+
+
+def asked(arguments: argparse.Namespace, out: Path) -> Report:
+    """The report of the source that the arguments name."""
+    if arguments.source:
+        return build(runs_of(arguments.source, out), arguments.paper_results)
+    if arguments.paper_results and not arguments.runs:
+        return build_authors(arguments.paper_results)
+    return build(arguments.runs or "runs", arguments.paper_results)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,10 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: a file; give a folder to write the report to")
-    report = build(runs_of(arguments.source, out) if arguments.source else arguments.runs)
+    report = asked(arguments, out)
     found = findings(report)
     path = write(report, out, found)
-    warnings = [f"warning: {each}" for each in report.doubts]
+    warnings = [f"warning: {each}" for each in (*report.notes, *report.doubts)]
     print(f"coverage: {coverage_line(report.table)}", *warnings, *found, f"report: {path}", sep="\n")
     return 0
 

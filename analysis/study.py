@@ -1,6 +1,8 @@
 """What the tables are made of: a point per (tuning, setting, checkpoint), and the scores of its examples.
 
-    study = collect(results.load("runs"), results.load_examples("runs"))
+    table = results.load("runs")
+    study = collect(table, results.load_scores("runs", table))
+    study = collect(table, None)            values and standard errors alone, as of published tables
 
 Runs that differ in their seed alone are averaged per example; everything is paired by example. Rows are only ever
 compared within one setting, which has one prompt, with or without chat template, one draw of shots and one dtype.
@@ -13,137 +15,259 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from amuro.results import KEY
+from amuro.results import Sheet
 from analysis import stats
 
 TUNING = ["family", "stage", "dataset", "learning_rate"]  # one curve over the checkpoints of a family
 READING = ["method", "metric", "dtype"]
 SHOTS = ["prompt_format", "num_shots", "shot_seed", "apply_chat_template"]
 SETTING = ["task", *SHOTS, *READING]
+CURVE = [*TUNING, *SETTING]
 STANDARD = ("token_prob", "generate", "loglikelihood")  # each task's usual way of reading an answer
 BESIDE = "accuracy_norm"  # a second reading of the answers that `accuracy` is about: shown, never counted beside it
 NOT_KNOWN = float("nan")
+NUMBERS = ["value", "stderr", "low", "high", "chance"]
+# Chance levels of the tasks on their whole public splits, where no example is at hand: the rate of the most frequent
+# label, 1 / choices, or `stats.text_chance` of 382 to 500 references.
+LEVELS = {"mnli_matched": 0.354, "mnli_mismatched": 0.352, "rte": 0.527, "gpt3nli": 0.348, "paws": 0.558, "qqp": 0.632}
+LEVELS |= {"arc_easy": 0.25, "arc_challenge": 0.25, "openbookqa": 0.25, "hellaswag": 0.25, "sciq": 0.25, "boolq": 0.622}
+LEVELS |= {"xsum": 0.083, "xlsum": 0.095, "cnn": 0.076, "socialiqa": 0.249, "sciq_qg": 0.12, "tweetqa": 0.092}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a study is itself alone, so that what was made of one can be kept
 class Study:
-    """`points`: a row per (tuning, setting, checkpoint), the missing ones too, with value, interval, n, seeds, chance.
-    `examples[i]`: of row i, a frame over example_id with score (mean over seeds), target, chance; None where missing.
-    `checkpoints`: family -> its checkpoints in order.
+    """`points`: a row per (tuning, setting, checkpoint), the missing ones too, with value, interval, n, seeds, chance;
+    those of one `curve` follow one another in the `order` of the checkpoints.
+    `examples[i]`: of point i, the scores (mean over seeds) of all examples of its task, NaN where it has none; None
+    where the point is missing, and everywhere in a study of means. Points with the same `kind[i]` have the same
+    examples, `masks[kind]`; it is -1 where there are none.
+    `base[i]`: the position of BASE's point of the same checkpoint and setting; -1 where that has no score.
+    `by_seed[i]`: of a point with several seeds, the scores of each. `checkpoints`: family -> its checkpoints in order.
     """
 
     points: pd.DataFrame
-    examples: list[pd.DataFrame | None]
+    examples: list[np.ndarray | None]
     checkpoints: dict[str, list[str]]
+    kind: np.ndarray
+    masks: list[np.ndarray]
+    base: np.ndarray
+    by_seed: dict[int, dict[int, np.ndarray]]
+
+    @property
+    def paired(self) -> bool:
+        """Whether scores of examples are known; else comparisons are of means."""
+        return bool(self.masks)
 
 
-def collect(table: pd.DataFrame, examples: pd.DataFrame) -> Study:
-    """The study in a results table and its examples, as `amuro.results` loads them. ValueError where they disagree."""
-    scores = {key: frame for key, frame in examples.groupby(KEY, sort=False)}
-    plain = ("learning_rate", "tokens_b", "value", "ci_low", "ci_high")
-    table = table.astype(dict.fromkeys(plain, "float64"))  # NaN for what is not known, as in all the tables here
-    times = table[["family", "checkpoint", "step", "tokens_b"]].drop_duplicates()
-    times = times.sort_values(["family", "tokens_b", "step", "checkpoint"])
-    checkpoints = times.groupby("family")["checkpoint"].agg(list).to_dict()
-    points, kept = [], []
-    for key, rows in table.groupby([*TUNING, *SETTING], dropna=False):
-        about = dict(zip([*TUNING, *SETTING], key, strict=True))
-        seeds = sorted(rows["seed"].dropna().unique())
-        for time in times[times["family"] == about["family"]].itertuples():
-            here = rows[rows["checkpoint"] == time.checkpoint]
-            point = about | {"checkpoint": time.checkpoint, "step": time.step, "tokens_b": time.tokens_b}
-            point["relation"] = rows["relation"].iloc[0]
-            frame = average_seeds(here, scores) if len(here) else None
-            absent = [int(seed) for seed in seeds if seed not in set(here["seed"])]
-            point |= describe(here, frame, absent) | {"seeds_expected": len(seeds)}
-            points.append(point)
-            kept.append(frame)
-    return Study(pd.DataFrame(points).astype({"step": "Int64"}), kept, checkpoints)
+def collect(table: pd.DataFrame, sheets: list[Sheet] | None, levels: dict[str, float] | None = None) -> Study:
+    """The study in a results table and its scores, as `amuro.results` loads them; without scores, every point has the
+    interval value +- 1.96 standard errors. `levels`: chance levels by task, instead of those of LEVELS, for this case.
 
-
-def average_seeds(rows: pd.DataFrame, scores: dict[tuple, pd.DataFrame]) -> pd.DataFrame:
-    """Score (mean over `rows`, one per seed), target and chance by example_id, of the examples that every seed has.
-
-    Raises ValueError where two rows share their seed, or where a row is not the mean of its examples.
+    Raises ValueError where two runs differ in more than their seed, or where a value alone has no standard error.
     """
-    if rows["seed"].duplicated().any() or (len(rows) > 1 and rows["seed"].isna().any()):
-        first = rows.iloc[0]
-        what = f"{first['checkpoint']} {first['stage']} {first['dataset']} {first['task']}"
-        cells = ", ".join(rows["cell_id"])
+    numbers = ("learning_rate", "tokens_b", "value", "stderr", "ci_low", "ci_high")
+    table = table.astype(dict.fromkeys(numbers, "float64"))  # NaN for what is not known, as in all the tables here
+    times = times_of(table)
+    points, rows = grid(table, times)
+    examples, kind, masks, by_seed = [None] * len(points), np.full(len(points), -1), [], {}
+    if sheets is None:
+        mean_points(points, rows, LEVELS | (levels or {}))
+    else:
+        single_points(points, rows)
+        for same in by_task(sheets):
+            place(same, points, rows, examples, kind, masks, by_seed)
+    name_missing(points, rows)
+    checkpoints = times.groupby("family")["checkpoint"].agg(list).to_dict()
+    return Study(points, examples, checkpoints, kind, masks, base_of(points), by_seed)
+
+
+def times_of(table: pd.DataFrame) -> pd.DataFrame:
+    """The checkpoints of every family in the order of their tokens (then steps): `order` counts them from 0. Steps
+    alone do not order them: those of a second stage of pre-training begin again at 0."""
+    times = table.groupby(["family", "checkpoint"], as_index=False)[["step", "tokens_b"]].first()
+    times = times.sort_values(["family", "tokens_b", "step", "checkpoint"], ignore_index=True)
+    return times.assign(order=times.groupby("family").cumcount())
+
+
+def grid(table: pd.DataFrame, times: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(points, rows): a point for every curve at every checkpoint of its family, without numbers yet; and the table
+    sorted by `point` and seed, `at` being the position in the table. ValueError where two rows of a point share their
+    seed."""
+    rows = table.assign(at=np.arange(len(table)), curve=table.groupby(CURVE, dropna=False).ngroup())
+    rows = rows.merge(times[["family", "checkpoint", "order"]], on=["family", "checkpoint"])
+    curves = rows.sort_values("at").drop_duplicates("curve")[[*CURVE, "relation", "curve"]]
+    points = curves.merge(times, on="family").sort_values(["curve", "order"], ignore_index=True)
+    start = np.searchsorted(points["curve"], rows["curve"])
+    rows = rows.assign(point=start + rows["order"].to_numpy()).sort_values(["point", "seed"], ignore_index=True)
+    shared = rows[rows.duplicated(["point", "seed"], keep=False)]
+    alone = rows[rows["seed"].isna() & rows["point"].duplicated(keep=False)]
+    if len(shared) or len(alone):
+        first = rows[rows["point"] == min([*shared["point"], *alone["point"]])]
+        what = " ".join(str(first[name].iloc[0]) for name in ("checkpoint", "stage", "dataset", "task"))
+        cells = ", ".join(first["cell_id"])
         raise ValueError(
             f"{what}: cells {cells} differ in more than seed and learning rate; report them from two folders"
         )
-    frames = []
-    for key, value in zip(rows[KEY].itertuples(index=False, name=None), rows["value"], strict=True):
-        if key not in scores:
-            raise ValueError(f"a row without examples: {dict(zip(KEY, key, strict=True))}")
-        frame = scores[key].set_index("example_id")
-        if frame.index.has_duplicates or not np.isclose(frame["score"].mean(), value, atol=1e-6):
-            raise ValueError(
-                f"the row's value {value} is not the mean of its examples: {dict(zip(KEY, key, strict=True))}"
-            )
-        frames.append(frame)
-    every = pd.concat([frame["score"] for frame in frames], axis=1, join="inner").sort_index()
-    return frames[0].loc[every.index, ["target", "chance"]].assign(score=every.mean(axis=1).astype(float))
+    by_point, by_curve = rows.groupby("point"), rows.groupby("curve")
+    points["seeds_expected"] = points["curve"].map(by_curve["seed"].nunique()).astype(int)
+    sums = {name: by_point[name].sum() for name in ("n_unparsable", "n_truncated")}
+    for name, count in ({"seeds": by_point["seed"].count()} | sums).items():
+        points[name] = count.reindex(points.index).fillna(0).astype(int)
+    points["seed_spread"] = by_point["value"].max() - by_point["value"].min()
+    return points.assign(n=0, **dict.fromkeys(NUMBERS, NOT_KNOWN)).astype({"step": "Int64"}), rows
 
 
-def describe(rows: pd.DataFrame, frame: pd.DataFrame | None, absent: list[int]) -> dict:
-    """Value, interval, n, chance and seeds of one point, what is missing of it, and the unparsable answers (all seeds).
+def fill(points: pd.DataFrame, at: np.ndarray, **columns: np.ndarray) -> None:
+    """Set columns of the points at positions `at`."""
+    for name, values in columns.items():
+        points.loc[at, name] = values
 
-    The chance level is the mean over examples of 1 / number of choices where the examples tell it.
-    """
-    numbers = dict.fromkeys(("value", "low", "high", "chance", "seed_spread"), NOT_KNOWN)
-    numbers |= dict.fromkeys(("n", "n_unparsable", "seeds"), 0)
-    if frame is None:
-        return numbers | {"missing": "no result"}
-    metric, scores, values = rows["metric"].iloc[0], frame["score"].to_numpy(), rows["value"]
-    found = stats.Estimate(scores.mean(), *rows[["ci_low", "ci_high"]].iloc[0], len(scores))
-    if len(rows) > 1:  # else the row has its interval already
-        found = stats.mean_interval(scores, metric)
-    chance = frame["chance"].mean()
-    numbers = {"value": found.mean, "low": found.low, "high": found.high, "n": found.n}
-    numbers |= {"chance": chance_of(tuple(frame["target"]), metric) if np.isnan(chance) else float(chance)}
-    numbers |= {"seed_spread": float(values.max() - values.min()), "n_unparsable": int(rows["n_unparsable"].sum())}
-    missing = [f"seed {seed}" for seed in absent]
-    if rows["n"].max() > len(frame):
-        missing.append(f"{rows['n'].max() - len(frame)} examples that not every seed has")
-    return numbers | {"seeds": int(rows["seed"].notna().sum()), "missing": ", ".join(missing)}
+
+def single_points(points: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """The numbers of the points with one run, which the run's own row has already."""
+    one = rows[~rows["point"].duplicated(keep=False)]
+    numbers = {"value": "value", "stderr": "stderr", "low": "ci_low", "high": "ci_high", "n": "n"}
+    fill(points, one["point"], **{name: one[of].to_numpy() for name, of in numbers.items()})
+
+
+def mean_points(points: pd.DataFrame, rows: pd.DataFrame, levels: dict[str, float]) -> None:
+    """The numbers of all points of a study without scores. The seeds of a point answered the same examples, so that
+    their mean has the standard error of one."""
+    if rows["stderr"].isna().any():
+        first = rows[rows["stderr"].isna()].iloc[0][["checkpoint", "stage", "dataset", "task"]]
+        what = f"{rows['stderr'].isna().sum()} rows without a standard error, the first: {' '.join(first)}"
+        raise ValueError(f"{what}; values are compared by it where there are no examples: give it, or leave them out")
+    by_point = rows.groupby("point")
+    value, error = by_point["value"].mean(), by_point["stderr"].mean()
+    numbers = {"value": value, "stderr": error, "n": by_point["n"].min().astype(int)}
+    numbers |= {"low": (value - stats.Z * error).clip(0, 1), "high": (value + stats.Z * error).clip(0, 1)}
+    fill(points, value.index, **{name: each.to_numpy() for name, each in numbers.items()})
+    points["chance"] = points["task"].map(levels).astype(float)
+
+
+def by_task(sheets: list[Sheet]) -> list[list[Sheet]]:
+    """The sheets of one task and metric together; only they share examples."""
+    found = {}
+    for sheet in sheets:
+        found.setdefault((sheet.task, sheet.metric), []).append(sheet)
+    return list(found.values())
+
+
+def place(
+    sheets: list[Sheet],
+    points: pd.DataFrame,
+    rows: pd.DataFrame,
+    examples: list,
+    kind: np.ndarray,
+    masks: list[np.ndarray],
+    by_seed: dict[int, dict[int, np.ndarray]],
+) -> None:
+    """Put the scores of one task and metric into the study's parts, and the numbers that follow from them."""
+    target, chance, scores = joined(sheets)
+    at, counts, scores = averaged(np.concatenate([sheet.rows for sheet in sheets]), scores, rows, by_seed)
+    have, number = np.ones((1, len(target)), dtype=bool), np.zeros(len(scores), dtype=int)
+    if len(sheets) > 1:
+        have, number = np.unique(~np.isnan(scores), axis=0, return_inverse=True)
+    for which, mask in enumerate(have):
+        chosen = np.flatnonzero(number == which)
+        if not mask.any():  # seeds that share no example
+            continue
+        kind[at[chosen]] = len(masks)
+        masks.append(mask)
+        for position in chosen:
+            examples[at[position]] = scores[position]
+        told = not np.isnan(chance[mask]).any()
+        level = chance[mask].mean() if told else chance_of(tuple(target[mask]), sheets[0].metric)
+        fill(points, at[chosen], n=int(mask.sum()), chance=level)
+        several = chosen[counts[chosen] > 1]
+        if len(several):  # the others have their numbers already
+            found = stats.mean_interval(scores[several][:, mask], sheets[0].metric)
+            fill(points, at[several], value=found.mean, low=found.low, high=found.high, stderr=found.stderr)
+
+
+def averaged(
+    at: np.ndarray, scores: np.ndarray, rows: pd.DataFrame, by_seed: dict[int, dict[int, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(points (k,), their numbers of seeds (k,), mean scores (k, n)) of scores (m, n) of the table's rows at positions
+    `at` (m,); a mean is NaN where one seed is. The scores of several seeds go to `by_seed`."""
+    here = rows.set_index("at").loc[at, ["point", "seed"]].reset_index(drop=True).sort_values(["point", "seed"])
+    if (here.index != np.arange(len(here))).any():  # else they need no copy
+        scores = scores[here.index]
+    points, start, counts = np.unique(here["point"], return_index=True, return_counts=True)
+    seeds = here["seed"].to_numpy(object)
+    for place in np.flatnonzero(counts > 1):
+        mine = range(start[place], start[place] + counts[place])
+        by_seed[int(points[place])] = {int(seeds[row]): scores[row] for row in mine}
+    if (counts > 1).any():
+        scores = np.add.reduceat(scores, start, axis=0) / counts[:, None]
+    return points, counts, scores
+
+
+def joined(sheets: list[Sheet]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(target (n,), chance (n,), scores (m, n)) over all examples of the sheets, NaN where a row has no score."""
+    if len(sheets) == 1:
+        return sheets[0].target, sheets[0].chance, sheets[0].scores
+    ids = np.unique(np.concatenate([sheet.example_id for sheet in sheets]))
+    target, chance = np.empty(len(ids), dtype=object), np.full(len(ids), NOT_KNOWN)
+    scores, start = np.full((sum(len(sheet.rows) for sheet in sheets), len(ids)), NOT_KNOWN), 0
+    for sheet in sheets:
+        columns = np.searchsorted(ids, sheet.example_id)
+        target[columns], chance[columns] = sheet.target, sheet.chance
+        scores[start : start + len(sheet.rows), columns] = sheet.scores
+        start += len(sheet.rows)
+    return target, chance, scores
 
 
 @cache
 def chance_of(targets: tuple[str, ...], metric: str) -> float:
-    """The chance level of labels or texts (n,); NaN for a single text."""
+    """The chance level of labels or texts (n,); NaN for a single text or none."""
     if metric != "rouge_l":
-        return stats.majority_rate(targets)
+        return stats.majority_rate(targets) if targets else NOT_KNOWN
     return stats.text_chance(targets) if len(targets) > 1 else NOT_KNOWN
 
 
-def paired(*frames: pd.DataFrame) -> tuple[np.ndarray, int]:
-    """Scores (n, k) of the examples that all k frames have, and how many examples are not in all of them."""
-    scores = pd.concat([frame["score"] for frame in frames], axis=1)
-    both = scores.dropna()
-    return both.to_numpy(), len(scores) - len(both)
+def name_missing(points: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """The column `missing`: no result, the seeds that others of the curve have, the examples not every seed has."""
+    said = pd.Series("", index=points.index)
+    said[~points.index.isin(rows["point"])] = "no result"
+    start = np.searchsorted(rows["point"], [points.index, points.index + 1]).T
+    seeds, expected = rows["seed"].to_numpy(object), rows.groupby("curve")["seed"].unique()
+    for point in points.index[points["seeds"].between(1, points["seeds_expected"] - 1)]:
+        absent = set(expected[points.at[point, "curve"]]) - set(seeds[slice(*start[point])])
+        said[point] = ", ".join(f"seed {seed}" for seed in sorted(absent))
+    lost = rows.groupby("point")["n"].max().reindex(points.index).fillna(0).astype(int) - points["n"]
+    for point in points.index[lost > 0]:
+        more = f"{lost[point]} examples that not every seed has"
+        said[point] = f"{said[point]}, {more}" if said[point] else more
+    points["missing"] = said
 
 
-def pairs(study: Study) -> Iterator[tuple[pd.Series, pd.Series | None, np.ndarray | None, int, str]]:
-    """For each tuned point: its row, BASE's row of the same checkpoint and setting, their scores (n, 2) as (BASE,
-    tuned), the number of unpaired examples, and what is missing."""
-    base = base_rows(study)
-    for row in study.points[study.points["stage"] != "base"].itertuples():
-        at = base.get((row.family, row.checkpoint, *(getattr(row, name) for name in SETTING)))
-        frames = [None if at is None else study.examples[at], study.examples[row.Index]]
-        lacking = [name for name, frame in zip(("BASE", "tuned"), frames, strict=True) if frame is None]
-        scores, unpaired = paired(*frames) if not lacking else (None, 0)
-        missing = ", ".join([f"no {name}" for name in lacking] or [row.missing] * bool(row.missing))
-        if scores is not None and not len(scores):
-            scores, missing = None, "no example in common"
-        yield row, None if at is None else study.points.loc[at], scores, unpaired, missing
+def base_of(points: pd.DataFrame) -> np.ndarray:
+    """For each point the position of BASE's at the same checkpoint and setting, -1 where there is none with a score."""
+    spot = points.groupby(["family", "order", *SETTING], dropna=False).ngroup().to_numpy()
+    found = np.full(spot.max() + 1, -1)
+    base = np.flatnonzero((points["stage"] == "base") & (points["n"] > 0))
+    found[spot[base]] = base
+    return found[spot]
 
 
-def base_rows(study: Study) -> dict[tuple, int]:
-    """(family, checkpoint, setting) -> position of BASE's point."""
-    base = study.points[study.points["stage"] == "base"]
-    return {tuple(key): at for at, *key in base[["family", "checkpoint", *SETTING]].itertuples()}
+def together(
+    study: Study, wanted: np.ndarray, examples: dict[int, np.ndarray] | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Scores of points to compare: for `wanted` (k, m) positions, all with scores, blocks (which of the k (j,), scores
+    (j, m, n) of the examples that all m have, how many examples not all of them have). No block where none is shared.
+    `examples`: other scores of the positions, such as those of one seed."""
+    examples = study.examples if examples is None else examples
+    combinations, number = np.unique(study.kind[wanted], axis=0, return_inverse=True)
+    for at, kinds in enumerate(combinations):
+        masks = np.array([study.masks[each] for each in kinds])
+        shared = masks.all(axis=0)
+        which = np.flatnonzero(number == at)
+        for part in stats.blocks(len(which), wanted.shape[1] * len(shared)) if shared.any() else ():
+            chosen = which[part]
+            scores = np.array([examples[each] for each in wanted[chosen].ravel()])
+            scores = scores.reshape(len(chosen), wanted.shape[1], -1)
+            yield chosen, scores if shared.all() else scores[..., shared], int(masks.any(axis=0).sum() - shared.sum())
 
 
 def headline(frame: pd.DataFrame) -> pd.Series:

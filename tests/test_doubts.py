@@ -19,7 +19,7 @@ def test_faults_of_checkpoints_are_told_wherever_their_cells_are(tmp_path, capsy
     assert of_runs(runs) == [line]  # once, for its three cells
     assert report.main(["--runs", str(runs), "--out", str(tmp_path / "out")]) == 0
     assert f"warning: {line}" in capsys.readouterr().out
-    assert f"<li>{line}</li>" in (tmp_path / "out" / "report.html").read_text()
+    assert f"<li>{line}</li>" in (tmp_path / "out" / "index.html").read_text()
     shown = run("-m", "amuro.cli", "status", "--runs", str(runs))
     assert shown.returncode == 0 and f"warning: {line}" in shown.stdout
 

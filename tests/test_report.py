@@ -1,18 +1,25 @@
 """The report over runs made up here, from load to page, offline: pytest tests/test_report.py"""
 
+import base64
+import gzip
+import json
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
+from test_paper import at_random, make_tables
 
 from amuro import results
 from amuro.cells import Cell, Unit, write_record
 from amuro.evaluation import rows_of
 from amuro.results import write_unit
 from amuro.tasks import TASKS, relation_of
-from analysis import report, study
+from analysis import report
+from analysis.figures import axis_of, figure_frames
+from analysis.groups import group_gains
+from analysis.usual import at_usual
 
 STEPS = (20, 100, 800)
 N = 150
@@ -50,10 +57,12 @@ def made_up(task: str, level: float, salt: int) -> pd.DataFrame:
     return frame.assign(truncated=False, unparsable=False)
 
 
-def add_unit(runs, cell: Cell, task: str, level: float, prompt_format: str, method="", chat=False, **changes) -> None:
+def add_unit(
+    runs, cell: Cell, task: str, level: float, prompt_format: str, method="", chat=False, shots=0, **changes
+) -> None:
     """One unit of a cell, with its rows of the one table; `changes` replace values of the rows. The method `free` has
     no label in a wrong answer."""
-    unit = Unit(task, prompt_format, 0, 42, method or TASKS[task].methods[0], "float32", chat)
+    unit = Unit(task, prompt_format, shots, 42, method or TASKS[task].methods[0], "float32", chat)
     frame = made_up(task, level, cell.seed or 0)
     if method == "free":
         frame["unparsable"] = frame["accuracy"] == 0
@@ -120,7 +129,8 @@ def test_missing_unit_is_named_everywhere(made):
     assert (there, expected) == (95, 96) and len(missing) == 1
     assert "nursery@100 sft xsum" in missing[0] and "seed 1 cnn default" in missing[0]
     assert report.coverage_line(built.table).startswith("95 of 96 units, missing: nursery@100")
-    assert "95 of 96 units, missing: nursery@100" in (out / "report.html").read_text()
+    text = (out / "index.html").read_text()
+    assert "95 of 96 units, 1 missing" in text and "nursery@100" in text.split('id="coverage"')[1]
     gap = built.gains.query("task == 'cnn' and checkpoint == 'nursery@100' and prompt_format == 'default'").iloc[0]
     assert (gap["missing"], gap["seeds"], gap["seeds_expected"]) == ("seed 1", 1, 2)
     assert (built.gains["missing"] != "").sum() == 1
@@ -144,14 +154,14 @@ def test_forgetting_and_formats(made):
     assert (per_task["best"], per_task["worst"]) == ("default", "instruct")
 
 
-def test_prints_coverage_five_lines_and_path(tmp_path, capsys):
+def test_prints_coverage_findings_and_path(tmp_path, capsys):
     make_runs(tmp_path / "runs", seeds=(0,), missing=())
     assert report.main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     lines = capsys.readouterr().out.strip().split("\n")
     starts = ["coverage: 60 of 60 units", "learned in pre-training: 1 of 4", "latent (BASE", "not learned: 2 of 4"]
-    starts += ["forgetting", "prompt-format sensitivity", f"report: {tmp_path / 'out' / 'report.html'}"]
-    assert len(lines) == 7
-    assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 7
+    starts += ["forgetting", "prompt-format sensitivity", "turning points", "best buy"]
+    starts += [f"report: {tmp_path / 'out' / 'index.html'}"]
+    assert [line.startswith(start) for line, start in zip(lines, starts, strict=True)] == [True] * 9
     assert "one seed" in lines[1] and "n=150" in lines[1]
 
 
@@ -160,35 +170,77 @@ class Links(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.tags, self.links, self.text = [], [], []
+        self.tags, self.links, self.text, self.data, self.here = [], [], [], "", ""
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        self.here = dict(attrs).get("id", "")
         self.links += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
 
     def handle_data(self, data):
         self.text.append(data)
+        self.data += data if self.here == "data" else ""
 
 
-def test_page_is_one_file_with_every_task_and_no_request(made):
-    text = (made[0] / "report.html").read_text()
+def read_page(path):
+    """(the page, what its script works on): the figures' definitions, frames and rows."""
     page = Links()
-    page.feed(text)
-    assert page.links == [] and not {"link", "iframe", "img", "object", "base"} & set(page.tags)
+    page.feed(path.read_text())
+    return page, json.loads(gzip.decompress(base64.b64decode(page.data)))
+
+
+def unpacked(table: dict) -> pd.DataFrame:
+    """A table as the page's script reads it."""
+    columns = {
+        name: [column["of"][at] for at in column["at"]] if isinstance(column, dict) else column
+        for name, column in table["columns"].items()
+    }
+    return pd.DataFrame(columns, index=range(table["n"]))
+
+
+def test_page_is_one_file_with_every_figure_and_no_request(made):
+    text = (made[0] / "index.html").read_text()
+    page, data = read_page(made[0] / "index.html")
+    assert [link for link in page.links if not link.startswith("#")] == []
+    assert not {"link", "iframe", "img", "object", "base"} & set(page.tags)
     assert "default-src 'none'" in text and "@import" not in text.split("</style>")[0] and "cdn." not in text
-    assert page.tags.count("figure") == 4 and text.count("window.vegaEmbed=") == 1
-    assert [f'aria-label="{task}:' in text for task in LEVELS] == [True] * 4
+    assert text.count("window.vegaEmbed=") == 1 and len(text) < 1.2e6
+    drawn = [figure["key"] for figure in data["figures"]]
+    expected = ["curves", "own_domain", "cross_task", "formats", "ranges", "groups", "ratios", "turning", "transitions"]
+    assert drawn == [*expected, "trajectories"]
+    assert [f"id='figure-{key}'" in text for key in drawn] == [True] * 10
+    assert text.count("Not measured in this study.") == 2  # benchmarks, shots
     assert "positive control" in text and "says nothing about\nreal models" in text
+    assert "What the original study got wrong" in text and "tables/verdicts.csv" in text
+
+
+def test_page_holds_every_row_and_every_point_once(made):
+    out, built = made
+    data = read_page(out / "index.html")[1]
+    rows = unpacked(data["rows"])
+    assert len(rows) == len(built.table) == 95
+    keys = ["checkpoint", "dataset", "task", "prompt_format"]
+    wanted = built.table.set_index([*keys, "cell_id"])["value"]
+    found = rows.fillna({"dataset": ""}).set_index([*keys, "cell_id"])["value"]
+    assert found.to_dict() == pytest.approx(wanted.to_dict(), abs=1e-4)
+    scores = unpacked(data["frames"]["scores"])
+    tuned = built.table["stage"] != "base"
+    assert len(scores) == len(built.points) + tuned.sum()
+    assert scores["seed"].value_counts().to_dict() == {"mean of seeds": 36, "": 24, "0": 36, "1": 35}
+    assert scores["usual_prompt"].sum() == (scores["prompt"] == "default").sum() > 0
+    lost = scores.query("task == 'cnn' and checkpoint == 'nursery@100' and seed == 'mean of seeds'")
+    assert lost.query("prompt == 'default'")["missing"].tolist() == ["seed 1"]
 
 
 def test_figures_in_three_formats(made):
     heads = {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}
+    names = [*LEVELS, "own_domain", "cross_task", "formats", "ranges", "groups", "ratios", "turning", "transitions"]
     found = [
-        (made[0] / "figures" / f"{task}.{ending}").read_bytes().startswith(head)
-        for task in LEVELS
+        (made[0] / "figures" / f"{name}.{ending}").read_bytes().startswith(head)
+        for name in [*names, "trajectories"]
         for ending, head in heads.items()
     ]
-    assert found == [True] * 12
+    assert found == [True] * 39 and len(list((made[0] / "figures").iterdir())) == 39
 
 
 def test_results_csv_round_trip(made):
@@ -198,9 +250,15 @@ def test_results_csv_round_trip(made):
     kinds = dict.fromkeys(texts, str)
     back = pd.read_csv(out / "results.csv", dtype=kinds, keep_default_na=False, na_values=dict.fromkeys(numbers, [""]))
     pd.testing.assert_frame_equal(results.check(back), built.table)
-    assert not len(built.methods) and not len(pd.read_csv(out / "methods.csv"))
+    assert not len(built.methods) and not len(pd.read_csv(out / "tables" / "methods.csv"))
     for name in ("gains", "verdicts", "forgetting", "formats"):
-        assert len(pd.read_csv(out / f"{name}.csv")) == len(getattr(built, name)) > 0
+        assert len(pd.read_csv(out / "tables" / f"{name}.csv")) == len(getattr(built, name)) > 0
+
+
+def page_of(built) -> str:
+    """The page of a built report."""
+    frames, axis = figure_frames(built), axis_of(built.points, built.checkpoints)
+    return report.page(built, report.findings(built), frames, axis)
 
 
 def test_text_is_escaped(tmp_path):
@@ -208,7 +266,7 @@ def test_text_is_escaped(tmp_path):
     add_unit(tmp_path, cell, "rte", 0.5, "default", checkpoint="</script><script>alert(1)</script>")
     write_record(cell.folder(tmp_path), cell)
     built = report.build(tmp_path)
-    text = report.page(built, report.findings(built), {"rte": {"title": "</script><script>alert(1)"}})
+    text = page_of(built)
     assert "<b>bold" not in text and "<script>alert" not in text and "&lt;b&gt;bold" in text
 
 
@@ -218,9 +276,11 @@ def test_base_alone_makes_a_report(tmp_path, capsys):
     write_record(cell.folder(tmp_path / "runs"), cell)
     assert report.main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    assert ["none" in line for line in out.splitlines()[1:-1]] == [True] * 5
+    warnings = [line for line in out.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 3 and "one cell alone" in warnings[0] and "BASE without any tuned model" in warnings[1]
+    assert ["none" in line for line in out.splitlines()[4:-1]] == [True] * 5
     assert out.count("by BASE alone, nothing tuned for them: none of 1 tasks") == 2
-    text = (tmp_path / "out" / "report.html").read_text()
+    text = (tmp_path / "out" / "index.html").read_text()
     assert "positive control" not in text and "nothing measured" in text
 
 
@@ -312,10 +372,12 @@ def test_odd_tables_still_make_a_report(tmp_path):
     built = report.build(tmp_path)
     found = report.findings(built)
     path = report.write(built, tmp_path / "out", found)
-    assert [len(built.verdicts), (built.verdicts["verdict"] == "not learned").sum(), len(found)] == [8, 8, 5]
+    assert [len(built.verdicts), (built.verdicts["verdict"] == "not learned").sum(), len(found)] == [8, 8, 6]
     assert {"no instruct"} == set(built.formats.query("stage == 'instruct'")["missing"])
-    text = path.read_text()
-    assert [name in text for name in ("mnli at rate 2e-06", "tulu (instruct)", "olmo-1b mnli")] == [True] * 3
+    data = read_page(path)[1]
+    series = {"BASE (not tuned)", "mnli at rate 2e-05", "mnli at rate 2e-06", "tulu (instruct)"}
+    assert data["axis"] == "checkpoint" and set(unpacked(data["frames"]["scores"])["series"]) == series
+    assert "olmo-1b mnli" in path.read_text() and '<select name="family">' in path.read_text()
 
 
 def test_chance_that_leaves_no_room_is_said(tmp_path, monkeypatch):
@@ -329,13 +391,6 @@ def test_chance_that_leaves_no_room_is_said(tmp_path, monkeypatch):
     assert built.gains["missing"].tolist() == ["no chance level below 1"] * 4
     assert built.gains["difference"].notna().all() and built.gains["gain"].isna().all()
     assert built.verdicts.set_index("task")["missing"].to_dict() == {"rte": "", "cnn": "no chance level"}
-
-
-def test_pairs_are_by_example_id():
-    one = pd.DataFrame({"score": [0.1, 0.2, 0.3]}, index=["a", "b", "c"])
-    other = pd.DataFrame({"score": [0.9, 0.8, 0.7]}, index=["d", "c", "b"])
-    scores, unpaired = study.paired(one, other)
-    assert sorted(scores.tolist()) == [[0.2, 0.7], [0.3, 0.8]] and unpaired == 2
 
 
 BENCHMARKS = {  # task -> what BASE scores at each step; all judged by BASE alone
@@ -410,7 +465,7 @@ def test_task_with_base_alone_is_judged_by_its_accuracy(wide):
 
 
 def test_findings_count_base_alone_apart(wide):
-    learned, latent, not_learned, lost, _ = report.findings(wide[1])
+    learned, latent, not_learned, lost, *_ = report.findings(wide[1])
     assert learned.answer == "none of 1 tasks; by BASE alone, nothing tuned for them: 1 of 3 tasks"
     assert len(learned.cases) == 1 and learned.cases[0].startswith("arc_easy (BASE alone rises +0.500")
     assert latent.answer == "none of 1 tasks"
@@ -450,7 +505,8 @@ def test_ways_of_reading_are_compared_at_the_last_checkpoint(wide):
             done += 1
     assert done == 6
     assert (
-        len(pd.read_csv(out / "methods.csv")) == 6 and "Ways of reading an answer" in (out / "report.html").read_text()
+        len(pd.read_csv(out / "tables" / "methods.csv")) == 6
+        and "Ways of reading an answer" in (out / "index.html").read_text()
     )
 
 
@@ -490,7 +546,7 @@ def test_tuned_in_the_chat_template_alone_has_no_base(tmp_path):
         ("sft", "mnli_matched"): "no verdict",
         ("base", "arc_easy"): "not learned",
     }
-    assert built.setting["apply_chat_template"] and "in the chat template" in report.page(built, [], {})
+    assert built.setting["apply_chat_template"] and "in the chat template" in page_of(built)
 
 
 def test_page_shows_the_setting_of_the_tuned_not_of_the_benchmarks(tmp_path):
@@ -517,20 +573,118 @@ def test_shot_seeds_are_never_compared(tmp_path):
     assert built.verdicts["verdict"].tolist() == ["no verdict"]
 
 
-def test_figure_shows_the_second_metric_in_a_panel_of_its_own(wide):
-    from analysis.figures import curve_data
-
-    data = curve_data(wide[1].points).query("task == 'arc_easy'")
-    assert sorted(set(zip(data["panel"], data["metric"], strict=True))) == [
-        ("accuracy", "accuracy"),
-        ("accuracy_norm", "accuracy_norm"),
-    ]
-    assert set(data["relation"]) == {"BASE", "benchmark"}
-    panels = set(curve_data(wide[1].points).query("task == 'rte'")["panel"])
-    assert panels == {
-        "no chat template · token_prob",
-        "chat template · token_prob",
-        "no chat template · free",
-        "no chat template · constrained",
+def test_second_metric_and_other_readings_are_choices_of_their_own(wide):
+    scores = figure_frames(wide[1])["scores"]
+    easy = scores.query("task == 'arc_easy'").groupby("reading")["usual_reading"].agg(set).to_dict()
+    assert easy == {"loglikelihood, accuracy": {True}, "loglikelihood, accuracy_norm": {False}}
+    rte = scores.query("task == 'rte'").groupby(["prompt", "reading"])["usual_reading"].agg(set).to_dict()
+    assert rte == {
+        ("default", "constrained, accuracy"): {False},
+        ("default", "free, accuracy"): {False},
+        ("default", "token_prob, accuracy"): {True},
+        ("default, chat template", "token_prob, accuracy"): {True},
     }
+    assert set(scores.query("task == 'arc_easy'")["line"]) == {"BASE", "benchmark"}
     assert (wide[0] / "figures" / "arc_easy.svg").is_file()
+
+
+def test_the_authors_curves_stand_beside_ours(tmp_path):
+    """Of the same family, in the same prompt, shots and reading; no number of ours changes."""
+    (tmp_path / "paper").mkdir()
+    make_tables(tmp_path / "paper", at_random)
+    for step in (1000, 18000):
+        for dataset in ("", "mnli"):
+            cell = make_cell(step, dataset, 0 if dataset else None, family="olmo-1b")
+            add_unit(tmp_path / "runs", cell, "rte", 0.5, "default", shots=4)
+            write_record(cell.folder(tmp_path / "runs"), cell)
+    alone, both = report.build(tmp_path / "runs"), report.build(tmp_path / "runs", tmp_path / "paper")
+    pd.testing.assert_frame_equal(alone.gains, both.gains)
+    scores = figure_frames(both)["scores"]
+    theirs = scores[(scores["source"] == "the paper") & (scores["task"] == "rte")]
+    assert set(theirs["series"]) == {"BASE (not tuned), the paper's", "mnli, the paper's"}
+    assert len(theirs) == 2 * 8 and theirs[["usual_prompt", "usual_shots", "usual_reading"]].all(axis=None)
+    first = theirs[(theirs["checkpoint"] == "olmo-1b@1000") & (theirs["dataset"] == "mnli")]
+    assert first["value"].tolist() == [at_random("rte", "mnli", 0, "default")]
+    assert (alone.authors.empty, len(figure_frames(alone)["scores"])) == (True, 4)
+    text = page_of(both)
+    assert 'value="the paper"' in text and 'value="the paper"' not in page_of(alone)
+
+
+def test_a_report_of_the_authors_rows_alone(tmp_path, capsys):
+    (tmp_path / "paper").mkdir()
+    make_tables(tmp_path / "paper", at_random)
+    assert report.main(["--paper_results", str(tmp_path / "paper"), "--out", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "the paper's own published numbers" in lines[1] and "no scores per example" in lines[2]
+    assert lines[3].startswith("learned in pre-training: ")
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert "Amuro: olmo-1b" in text and "all_perf_table.csv" in text and "comparisons are unpaired" in text
+    gains = pd.read_csv(tmp_path / "out" / "tables" / "gains.csv")
+    assert set(gains["test"]) == {"unpaired"} and gains["difference"].notna().any()
+    assert len(read_page(tmp_path / "out" / "index.html")[1]["figures"]) == 9  # no shots, no single answers
+
+
+def test_runs_without_the_authors_family_show_no_curve_of_theirs(tmp_path):
+    (tmp_path / "paper").mkdir()
+    make_tables(tmp_path / "paper", at_random)
+    cell = make_cell(20)
+    add_unit(tmp_path / "runs", cell, "rte", 0.5, "default")
+    write_record(cell.folder(tmp_path / "runs"), cell)
+    assert report.build(tmp_path / "runs", tmp_path / "paper").authors.empty
+
+
+def test_gains_by_group_are_means_over_the_tasks_of_a_verdict(made):
+    """By hand over the rows of the gains; a task without a number is named and not counted."""
+    built, done = made[1], 0
+    verdicts = at_usual(built.verdicts, built.usual).set_index("task")["verdict"]
+    gains = at_usual(built.gains, built.usual)
+    gains = gains[gains["relation"].isin(("id", "ood"))]
+    for row in built.groups.itertuples():
+        some = gains[(gains["checkpoint"] == row.checkpoint) & (gains["task"].map(verdicts) == row.verdict)]
+        halves = (some["difference_high"] - some["difference_low"]) / 2
+        assert row.change == pytest.approx(some["difference"].mean()) and row.tasks == len(some) > 0
+        assert row.change_high - row.change == pytest.approx(np.sqrt((halves**2).sum()) / len(some))
+        assert (row.n, row.missing) == (some["n"].sum(), "")
+        done += 1
+    assert done == 9  # three verdicts at three checkpoints
+    lacking = gains.assign(difference=gains["difference"].mask(gains["task"] == "cnn"))
+    found = group_gains(lacking, at_usual(built.verdicts, built.usual)).set_index(["checkpoint", "verdict"])
+    row = found.loc[("nursery@20", "not learned")]
+    assert (row["tasks"], row["missing"]) == (1, "without cnn")
+
+
+def test_a_task_is_shown_in_the_study_s_setting_or_in_its_own(tmp_path):
+    """Datasets' tasks with four shots and none, benchmarks with none alone: each has one usual setting."""
+    for step in STEPS:
+        for dataset in ("", "mnli"):
+            cell = make_cell(step, dataset, 0 if dataset else None)
+            for shots in (0, 4):
+                for prompt_format in FORMATS[: 1 + (shots == 4)]:
+                    add_unit(tmp_path, cell, "rte", 0.5, prompt_format, shots=shots)
+            add_unit(tmp_path, cell, "mnli_matched", 0.5, "default", shots=4)
+            add_unit(tmp_path, cell, "arc_easy", 0.5, "default", shots=0)
+            write_record(cell.folder(tmp_path), cell)
+    built = report.build(tmp_path)
+    shots = built.usual.groupby("task")["num_shots"].agg(set).to_dict()
+    assert shots == {"rte": {4}, "mnli_matched": {4}, "arc_easy": {0}} and set(built.usual["metric"]) == {"accuracy"}
+    judged = at_usual(built.verdicts, built.usual)
+    assert sorted(judged["task"]) == ["arc_easy", "mnli_matched", "rte"] and len(built.verdicts) > 3
+    lost = at_usual(built.forgetting, built.usual)
+    assert set(lost["relation"]) == {"benchmark"} and set(lost["num_shots"]) == {0} and len(lost) == len(STEPS)
+
+
+def test_provenance_counts_what_the_records_say(made):
+    table = made[1].provenance.set_index("what")
+    assert table.loc["recorded", "cells"] == 15 and " to " in table.loc["recorded", "value"]
+    assert table.loc["code", "cells"] == 15 and table.loc["machine", "cells"] == 15
+    weights = made[1].provenance.query("what == 'pre-trained weights'").set_index("value")["cells"].to_dict()
+    assert weights == {f"nursery@{step}: sha256:{step}": 5 for step in STEPS}
+    datasets = made[1].provenance.query("what == 'dataset'")
+    assert datasets["cells"].tolist() == [6, 6] and "package" in table.index
+
+
+def test_shortened_inputs_and_answers_without_label_are_warned_of(wide, made):
+    text = (wide[0] / "index.html").read_text().split('id="warnings"')[1].split("</section>")[0]
+    assert "answers without a label" in text and ">free<" in text and "token_prob" not in text
+    text = (made[0] / "index.html").read_text().split('id="warnings"')[1].split("</section>")[0]
+    assert "No input was shortened" in text and "No audit found a fault" in text

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from amuro import results
+from amuro import results, units
 from amuro.cells import Cell, Unit, write_record
 from amuro.evaluation import rows_of
 
@@ -166,3 +166,98 @@ def test_columns_are_the_cells_and_units_own_names():
     unit = {field.name for field in dataclasses.fields(Unit)}
     cell = {field.name for field in dataclasses.fields(Cell)} & set(results.COLUMNS)
     assert unit <= set(results.COLUMNS) and {"family", "checkpoint", "step", "tokens_b", "stage", "dataset"} <= cell
+
+
+def rewrite(path, change_row=None, change_examples=None) -> None:
+    """The unit's file again, with other rows or examples."""
+    unit, examples = units.read_unit(path), units.read_examples(path).drop(columns="chance")
+    rows = [row | (change_row or {}) for row in unit["rows"]]
+    results.write_unit(path, rows, change_examples(examples) if change_examples else examples, unit["about"])
+
+
+@pytest.mark.parametrize(
+    ("row", "examples", "said"),
+    [
+        ({"value": 0.51}, None, "the value 0.51 is not the mean of its examples"),
+        ({"value": 1.5}, None, "1 values outside .0, 1. or missing, the first: family toy, checkpoint toy@1"),
+        ({"value": float("nan")}, None, "1 values outside"),
+        ({"value": "high"}, None, "not a result of an evaluation unit"),
+        ({"n": "many"}, None, "n 'many' is not int64; remove the file"),
+        ({"metric": "rouge_l"}, None, "not a result of an evaluation unit .*rouge_l"),
+        (
+            {},
+            lambda frame: frame.assign(accuracy=frame["accuracy"] * 2),
+            "scores of accuracy outside .0, 1. or missing",
+        ),
+        ({}, lambda frame: frame.assign(accuracy=np.nan), "scores of accuracy outside"),
+        ({}, lambda frame: frame.assign(accuracy="yes"), "not a result of an evaluation unit"),
+        ({}, lambda frame: frame.assign(example_id="a"), "examples share an id"),
+        ({}, lambda frame: frame.head(0), "no rows or no examples"),
+        ({}, lambda frame: frame.head(15), "is not the mean of its examples"),
+        ({}, lambda frame: frame.drop(columns="target"), "not a result of an evaluation unit .*target"),
+    ],
+)
+def test_a_wrong_unit_is_one_line_with_its_file(tmp_path, row, examples, said):
+    put(tmp_path, 1, "", None, ["paws"])
+    (path,) = results.unit_files(tmp_path)
+    rewrite(path, row, examples)
+    with pytest.raises(ValueError, match=said) as error:
+        results.load(tmp_path)
+    assert "\n" not in str(error.value) and (str(path) in str(error.value) or "values outside" in said)
+
+
+def test_every_damage_of_a_units_file_is_found(tmp_path):
+    """A byte of the scores, anywhere in the file's pages, or a file that is cut: never another mean."""
+    put(tmp_path, 1, "", None, ["paws"])
+    (path,) = results.unit_files(tmp_path)
+    content, table = path.read_bytes(), results.load(tmp_path)
+    end = len(content) - int.from_bytes(content[-8:-4], "little") - 8  # where the pages end and the metadata begin
+    refused = 0
+    for at in [*range(4, end, 7), *range(end, len(content), 31)]:
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
+        try:
+            found = results.load(tmp_path)
+        except ValueError as error:
+            refused += 1
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:  # a byte that says nothing of the scores
+            assert found["value"].tolist() == table["value"].tolist() and found["n"].tolist() == [20]
+    assert refused > end / 7 / 2
+    for size in (0, 3, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        with pytest.raises(ValueError, match="not a result of an evaluation unit"):
+            results.load(tmp_path)
+
+
+def test_a_damaged_record_is_told(tmp_path):
+    put(tmp_path, 1, "", None, ["paws"])
+    (record,) = tmp_path.glob("*/run.json")
+    record.write_text("{")
+    with pytest.raises(ValueError, match="run.json: not a record of a cell"):
+        results.load(tmp_path)
+
+
+def test_the_same_unit_twice_is_told_with_its_cell(tmp_path):
+    put(tmp_path, 1, "", None, ["paws"])
+    (path,) = results.unit_files(tmp_path)
+    path.with_name("copy.parquet").write_bytes(path.read_bytes())
+    with pytest.raises(
+        ValueError, match=f"2 rows share a key, the first: family toy.*cell_id {path.parent.parent.name[-12:]}"
+    ):
+        results.load(tmp_path)
+
+
+def test_sound_tables_of_little_are_loaded(tmp_path):
+    """One cell; BASE without tuned; tuned without BASE; a cell without units."""
+    for at, cells in enumerate(([(1, "", None)], [(1, "", None), (2, "", None)], [(1, "paws", 1), (2, "paws", 1)])):
+        runs = tmp_path / str(at)
+        for cell in cells:
+            put(runs, *cell, ["paws"])
+        table = results.load(runs)
+        assert len(table) == len(cells) and results.coverage(table) == (len(cells), len(cells), [])
+        assert sum(len(sheet.rows) for sheet in results.load_scores(runs, table)) == len(cells)
+    write_record(Cell("toy", "toy@1", 1, 1e-6, "b").folder(tmp_path / "3"), Cell("toy", "toy@1", 1, 1e-6, "b"))
+    table = results.load(tmp_path / "3")
+    assert table.empty and list(table.columns) == list(results.COLUMNS)
+    assert results.coverage(table) == (0, 0, []) and results.load_scores(tmp_path / "3", table) == []
+    assert results.load_examples(tmp_path / "3").empty

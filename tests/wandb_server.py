@@ -317,6 +317,7 @@ class Project:
     runs: dict[str, Run] = field(default_factory=dict)
     sweeps: dict[str, Sweep] = field(default_factory=dict)
     collections: dict[str, Collection] = field(default_factory=dict)
+    views: dict[str, dict] = field(default_factory=dict)  # reports by their id, as they were posted
 
     def artifact(self, name: str) -> Artifact | None:
         collection, _, alias = name.partition(":")
@@ -342,6 +343,10 @@ class Project:
             "internalId": "1",
             "name": self.name,
             "entity": self.server.entity,
+            "entityName": ENTITY,
+            "createdAt": now(),
+            "isBenchmark": False,
+            "user": self.server.user,
             "run": run,
             "bucket": run,
             "sweep": lambda sweepName, **_: (found := self.sweeps.get(sweepName)) and found.gql(),
@@ -349,6 +354,7 @@ class Project:
             "artifactCollectionMembership": lambda name, **_: (found := self.artifact(name)) and found.membership(),
             "artifactCollection": lambda name, **_: (found := self.collections.get(name)) and found.gql(),
             "artifactType": lambda name, **_: self.type(name),
+            "allViews": lambda after=None, first=None, **_: connection(list(self.views.values()), after, first),
         }
 
 
@@ -416,6 +422,10 @@ class WandbServer:
             "entity": ENTITY,
             "flags": "{}",
             "teams": connection([]),
+            "admin": False,
+            "apiKeys": connection([]),
+            "deletedAt": None,
+            "photoUrl": None,
         }
 
     def entity(self) -> dict:
@@ -452,6 +462,7 @@ class WandbServer:
             "serverInfo": {"cliVersionInfo": versions, "latestLocalVersionInfo": None, "features": []},
             "project": project,
             "model": project,
+            "models": pages(lambda: [each.gql() for each in self.projects.values()]),
             "entity": lambda **_: self.entity(),
             "artifact": lambda **given: (found := self.artifacts.get(given["id"])) and found.gql(),
         }
@@ -461,7 +472,7 @@ class WandbServer:
         calls = (
             *(self.upsertBucket, self.createRunFiles, self.upsertSweep, self.createAgent, self.agentHeartbeat),
             *(self.createArtifact, self.createArtifactManifest, self.createArtifactFiles, self.commitArtifact),
-            self.useArtifact,
+            *(self.useArtifact, self.upsertView),
         )
         return {call.__name__: lambda call=call, **given: call(given["input"]) for call in calls}
 
@@ -552,6 +563,15 @@ class WandbServer:
         if artifact not in run.used:
             run.used.append(artifact)
         return {"artifact": artifact.gql()}
+
+    def upsertView(self, given: dict) -> dict:
+        """A report, a new one or that of the id given."""
+        project = self.project(given["projectName"])
+        new = {"__typename": "View", "id": given.get("id") or identifier("View"), "createdAt": now()}
+        view = project.views.setdefault(new["id"], new)
+        view |= {name: value for name, value in given.items() if name != "id"}
+        view |= {"updatedAt": now(), "user": self.user(), "project": project.gql}
+        return {"view": view, "inserted": view is new}
 
     def stream(self, project: str, name: str, body: dict) -> dict:
         """What a run sends while it runs: history, summary, console, and that it is preempted or complete."""

@@ -1,0 +1,34 @@
+"""Gains by group: how much tuning adds, early and late, to the tasks of each verdict (the paper's Table 6, Figure 8).
+
+group_gains(gains_in_usual_settings, verdicts_in_usual_settings)
+"""
+
+import pandas as pd
+
+from analysis.study import TUNING
+
+COLUMNS = ["family", "checkpoint", "step", "tokens_b", "verdict", "change", "change_low", "change_high", "tasks", "n"]
+
+
+def group_gains(gains: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Mean of tuned - BASE over the tasks of each verdict: a row per (family, checkpoint, verdict).
+
+    `tasks` says over how many, `missing` which of the group have no number there. The interval is normal, from the
+    tasks' own: it says what other examples would change, with these tasks.
+    """
+    key, group = [*TUNING, "task"], [*COLUMNS[:4], "verdict"]
+    judged = gains.merge(verdicts[[*key, "verdict"]].drop_duplicates(key), on=key)
+    known = judged["difference"].notna()
+    judged["variance"] = ((judged["difference_high"] - judged["difference_low"]) / 2) ** 2  # up to the same factor
+    judged["lacking"] = judged["task"].where(~known)
+    found = judged.assign(n=judged["n"].where(known, 0)).groupby(group, sort=False, dropna=False, observed=True)
+    out = found.agg(
+        change=("difference", "mean"),
+        variance=("variance", "sum"),
+        tasks=("difference", "count"),
+        n=("n", "sum"),
+        missing=("lacking", lambda names: ", ".join(names.dropna())),
+    ).reset_index()
+    half = out["variance"] ** 0.5 / out["tasks"]
+    out = out.assign(change_low=out["change"] - half, change_high=out["change"] + half)
+    return out.assign(missing=("without " + out["missing"]).where(out["missing"] != "", ""))[[*COLUMNS, "missing"]]
