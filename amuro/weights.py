@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from trl import SFTConfig, SFTTrainer
 
 from amuro.cells import write_atomic
+from amuro.running import claims
 from amuro.running.disk import refuse
 
 
@@ -83,7 +84,7 @@ def tidy(folder: Path, record: dict | None) -> None:
     of a training that is complete. Only under the cell's claim."""
     if not PartialState().is_main_process:
         return
-    for path in [*folder.glob(".run.json.*"), *folder.glob("units/.*.parquet.*")]:
+    for path in [*folder.glob(".run.json.*"), *folder.glob("units/.*.parquet.*"), *folder.glob(f"{claims.ASIDE}*")]:
         path.unlink()
     for pattern in ("*.partial", "*.removed", *["checkpoint-*"] * (record is not None)):
         for path in folder.glob(pattern):

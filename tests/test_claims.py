@@ -10,6 +10,7 @@ import threading
 import time
 from functools import partial
 
+import filelock
 import pytest
 from conftest import ROOT
 from test_distributed import command, launch
@@ -72,7 +73,40 @@ def test_one_waits_for_the_other(tmp_path, capsys):
     assert capsys.readouterr().out.count("waiting for it") == 1
 
 
-def test_a_claim_of_another_host_is_taken_after_its_time(tmp_path):
+def test_an_empty_claim_is_taken_after_its_time(tmp_path):
+    """Its owner was killed before it wrote a word: filelock alone would wait for ever."""
+    (tmp_path / claims.FILE).touch()
+    lease = claims.Lease(tmp_path, 0.3)
+    assert not lease.take() and not lease.take() and holder(tmp_path) is None
+    time.sleep(0.35)
+    assert not lease.take() and lease.take() and holder(tmp_path).pid == os.getpid()
+    lease.lock.release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_claim_that_is_refreshed_just_now_is_put_back(tmp_path, monkeypatch):
+    (tmp_path / claims.FILE).touch()
+    lease, rename = claims.Lease(tmp_path, 0.1), os.rename
+    assert not lease.take()
+    time.sleep(0.15)
+    other = []
+
+    def late(path, aside) -> None:
+        """Between the look and the rename the path becomes another one's."""
+        os.unlink(path)
+        other.append(holding(tmp_path, 0.1))
+        rename(path, aside)
+
+    monkeypatch.setattr(claims.os, "rename", late)
+    assert not lease.take() and holder(tmp_path).pid == other[0].pid and len(list(tmp_path.iterdir())) == 1
+    killed(other[0])
+
+
+@pytest.mark.parametrize("exchanges", [True, False], ids=["local", "like NFS"])
+def test_a_claim_of_another_host_is_taken_after_its_time(tmp_path, monkeypatch, exchanges):
+    """Also where the file system cannot exchange two names, on which filelock alone would wait for ever."""
+    for module in (filelock._soft, filelock._util):
+        monkeypatch.setattr(module, "exchange_supported", lambda: exchanges)
     with claim(tmp_path, seconds=1.0):
         marker = (tmp_path / claims.FILE).read_text()
     (tmp_path / claims.FILE).write_text(marker.replace("host=", "host=far-"))

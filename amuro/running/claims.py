@@ -5,10 +5,13 @@
         lease.check()                          # LostClaim where the lease went to another one meanwhile
 
 The lease is the file `.claim` in the cell's folder, which its holder refreshes. One that a killed process of the same
-host left behind is taken at once; one of another host after LEASE seconds without a sign of life. A lease saves work.
-That a result is there once is not its doing: only one process can make `run.json` (amuro/cells.py).
+host left behind is taken at once; any other after LEASE seconds without a sign of life. A lease saves work. That a
+result is there once is not its doing: only one process can make `run.json` (amuro/cells.py).
 """
 
+import contextlib
+import os
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +23,7 @@ from filelock import SoftFileLease, Timeout
 from filelock._identity import host_name, owner_is_stale  # the lease's own test; the version is pinned
 
 FILE = ".claim"
+ASIDE = f"{FILE}.stale-"  # what a stale one is renamed to before it is removed
 LEASE = 180.0  # seconds; file systems over a network show a change up to 60 s late
 AGAIN = 75  # EX_TEMPFAIL, as for a preempted training: the command may be run again later
 CHOICES = ("wait", "leave")
@@ -56,7 +60,8 @@ class Lease:
     """A cell's lease; in all of several processes but the main one an empty one."""
 
     def __init__(self, folder: Path, seconds: float):
-        self.folder, self.lost = folder, threading.Event()
+        self.folder, self.lost, self.seconds = folder, threading.Event(), seconds
+        self.seen: tuple[tuple[int, int], float] | None = None  # another's file (inode, time of change) and since when
         self.lock = SoftFileLease(
             folder / FILE,
             lease_duration=seconds,
@@ -72,15 +77,38 @@ class Lease:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.lock.acquire()
         except Timeout:
+            self._remove_stale()
             return False
         except OSError as error:
             raise ValueError(f"{self.folder}: cannot be written ({error.strerror}); give another --runs") from None
         return True
 
+    def _remove_stale(self) -> None:
+        """Remove another's file that has not changed for as long as a lease lasts. filelock leaves two of this kind
+        where they are: empty ones, whose owner was killed before it wrote a word, and any on a file system that cannot
+        exchange two names in one step (NFS). One that is refreshed just now is put back."""
+        path = self.folder / FILE
+        with contextlib.suppress(FileNotFoundError):  # given back, or another one was quicker
+            found, now = _identity(path), time.monotonic()
+            if self.seen is None or self.seen[0] != found:
+                self.seen = found, now
+            elif now - self.seen[1] >= self.seconds:
+                aside = self.folder / f"{ASIDE}{secrets.token_hex(4)}"
+                os.rename(path, aside)
+                if _identity(aside) != found:
+                    with contextlib.suppress(FileExistsError):
+                        os.link(aside, path)
+                aside.unlink()
+
     def check(self) -> None:
         """LostClaim where the lease is no longer this process's."""
         if self.lost.is_set():
             raise LostClaim(f"{self.folder}: another command took the cell over, this one stops without writing")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = os.lstat(path)
+    return status.st_ino, status.st_mtime_ns
 
 
 @contextmanager
