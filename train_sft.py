@@ -71,6 +71,7 @@ def main(argv: list[str] | None = None) -> Path:
         sft.output_dir = str(folder)
         training.say(f"cell {cell.cell_id}: {folder}\n{settings.describe(origins, arguments, sft, lora)}")
         base = fetch(checkpoint)
+        training.check_length(base, sft.max_length)
         evaluation.check_model(base, asked, todo)
 
         with tracking.run(cell, folder, **tracked, num_train_rows=len(rows.rows)) as run:

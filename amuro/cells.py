@@ -19,7 +19,15 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+
 STAGES = ("base", "sft", "instruct")
+NONE = type(None)
+KINDS: dict[str, type | tuple[type, ...]] = {  # of a cell's fields
+    **dict.fromkeys(("family", "checkpoint", "base", "stage", "dataset", "dataset_digest"), str),
+    **dict.fromkeys(("step", "prompts_version", "seed"), (int, NONE)),
+    "tokens_b": (int, float, NONE),
+    "hyperparameters": dict,
+}
 PACKAGES = (
     "torch",
     "transformers",
@@ -97,7 +105,7 @@ class Unit:
         return f"eval/{self.task}/{self.shown}/{self.num_shots}shot/{self.method}/{metric}"
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that it is either whole or absent, also after a power cut."""
     temporary = _written_beside(path, content)
     try:
@@ -107,7 +115,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise
 
 
-def write_once(path: Path, content: bytes) -> bool:
+def write_once(path: Path, content: bytes | memoryview) -> bool:
     """Write a file that only one process can make, whole or absent; False where it is there already."""
     temporary = _written_beside(path, content)
     try:
@@ -125,7 +133,7 @@ def write_once(path: Path, content: bytes) -> bool:
     return True
 
 
-def _written_beside(path: Path, content: bytes) -> Path:
+def _written_beside(path: Path, content: bytes | memoryview) -> Path:
     """A temporary file in the same folder, whole and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # not the process id: hosts share folders
@@ -161,11 +169,27 @@ def read_record(folder: Path) -> dict | None:
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        Cell(**record["cell"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a record of a cell ({error}); remove the folder to run the cell again") from None
+        record = json.loads(path.read_text(encoding="utf-8"))  # our own file: not read as strictly as others' are
+        _check_record(record, Cell(**record["cell"]))
+    except (ValueError, KeyError, TypeError) as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: not a record of a cell ({said}); remove the folder to run the cell again") from None
     return record
+
+
+def _check_record(record: dict, cell: Cell) -> None:
+    """ValueError where a part is not of its kind, or the cell has another id than its settings give."""
+    for name, kinds in KINDS.items():
+        value = getattr(cell, name)
+        if not isinstance(value, kinds) or isinstance(value, bool) or (isinstance(value, float) and value != value):
+            raise ValueError(f"{name} is {value!r}")
+    if cell.stage not in STAGES:
+        raise ValueError(f"stage is {cell.stage!r}; allowed: {', '.join(STAGES)}")
+    for name, kind in (("training", dict), ("settings", dict), ("environment", dict), ("weights", str)):
+        if not isinstance(record.get(name, kind()), kind):
+            raise ValueError(f"{name} is {record[name]!r}")
+    if record.setdefault("cell_id", cell.cell_id) != cell.cell_id:
+        raise ValueError(f"cell_id is {record['cell_id']!r}, its settings give {cell.cell_id}: changed afterwards?")
 
 
 def find_cell(runs: str | Path, name: str) -> tuple[Cell, Path]:

@@ -19,6 +19,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from amuro.encoding import load_tokenizer
+from amuro.registry.audit import BUFFER
 from amuro.registry.families import (
     Family,
     Revision,
@@ -35,6 +36,7 @@ from amuro.registry.families import (
 )
 from amuro.registry.family_files import family_folder
 from amuro.registry.fetching import asking
+from amuro.registry.intact import some
 
 PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*", "*.model", "*.txt"]
 _base: dict[tuple, object] | None = None  # the last base model, where this process keeps it; None where it does not
@@ -70,7 +72,7 @@ def resolve(reference: str) -> Checkpoint:
         raise ValueError(f"--checkpoint {reference!r}: write family@step, family@main, PATH@step or repo@revision")
     if name.endswith((".yaml", ".yml")) or family_folder(name) or name in families():
         return _in_family(family(name), point, reference)
-    if "/" in name and not name.startswith((".", "/", "~")):
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name, re.ASCII):
         return _in_repository(name, point)
     raise ValueError(
         f"--checkpoint {reference!r}: no family or folder {name!r}{nearest(name, f'@{point}')}; known: {known()}, "
@@ -97,22 +99,41 @@ def load(
     from accelerate import PartialState
 
     tokenizer = load_tokenizer(folder)
-    if tokenizer.eos_token_id is None:
-        raise ValueError(f"{folder}: the tokenizer has no EOS token, which ends every completion")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # only fills rows: the labels are masked by position
     model = _kept(folder, dtype, attention) if base and _base is not None else _read(folder, dtype, attention)
+    rows, largest = model.get_input_embeddings().weight.shape[0], max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise ValueError(
+            f"{folder}: the tokenizer has ids up to {largest}, the model {rows} rows: not of one checkpoint"
+        )
     gpu = f"cuda:{PartialState().local_process_index}" if torch.cuda.is_available() else None
     return model.to(device or gpu or "cpu"), tokenizer
 
 
 def _read(folder: Path, dtype: str, attention: str | None):
+    """The model, every weight of it from the files and a number: the library fills what is missing with random ones."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation=attention
-    )
+    how = {"dtype": getattr(torch, dtype), "attn_implementation": attention, "use_safetensors": True}
+    how |= {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}  # told below
+    try:
+        model, told = AutoModelForCausalLM.from_pretrained(folder, **how)
+    except Exception as error:  # the library has no kind of its own for files that it cannot use
+        raise ValueError(f"{folder}: the model cannot be loaded ({' '.join(str(error).split())})") from error
+    if lost := sorted(told["missing_keys"]):
+        raise ValueError(f"{folder}: {some(lost)} of the model that config.json describes are not in the weights")
+    if other := [f"{name} {list(has)} for {list(wants)}" for name, has, wants in sorted(told["mismatched_keys"])]:
+        raise ValueError(f"{folder}: not the shapes that config.json describes: {some(other)}")
+    spare = sorted(name for name in told["unexpected_keys"] if not BUFFER.fullmatch(name))
+    if layers := [name for name in spare if re.search(r"\.\d+\.", name)]:
+        raise ValueError(f"{folder}: the model that config.json describes has no place for {some(layers)}")
+    if spare:
+        print(f"note: {folder}: the model that config.json describes has no place for {some(spare)}")
+    if wrong := sorted(name for name, weight in model.named_parameters() if not weight.isfinite().all()):
+        raise ValueError(f"{folder}: {some(wrong)} hold values that are not numbers; take another checkpoint")
+    return model
 
 
 def _kept(folder: Path, dtype: str, attention: str | None):
@@ -137,6 +158,8 @@ def digest(folder: Path) -> str:
         raise ValueError(f"{folder}: no safetensors weights there")
     total = hashlib.sha256()
     for path in files:
+        if not path.is_file():
+            raise ValueError(f"{path}: no file, or a link to none; put it there, or remove it")
         with open(path, "rb") as file:
             total.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
     return f"sha256:{total.hexdigest()}"
@@ -186,7 +209,7 @@ def _in_repository(repo: str, revision: str) -> Checkpoint:
 
 
 def _not_there(point: str, steps: list[int]) -> str:
-    if not point.isdigit():
+    if not re.fullmatch(r"\d{1,18}", point, re.ASCII):
         return f"{point!r} is neither a step nor main, nor the name of a revision"
     near = sorted(sorted(set(steps), key=lambda step: abs(step - int(point)))[:4])
     return f"no step {point}; nearest: {', '.join(map(str, near)) or 'none'}"

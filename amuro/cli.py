@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer._click.exceptions import NoArgsIsHelpError, UsageError  # typer has no public name for them
 
 from amuro.registry import commands
 
@@ -32,9 +33,11 @@ app.add_typer(commands.app, name="checkpoints")
 def nursery(
     out: Annotated[Path, typer.Option(help="folder to write family/ and data/ under")] = Path("nursery"),
     preset: Annotated[str, typer.Option(help="default (about two minutes on two cores) or tiny (seconds)")] = "default",
-    seed: Annotated[int, typer.Option(help="seed of the world, its text and the weights")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the world, its text and the weights")] = 0,
     text: Annotated[Path | None, typer.Option(help="folder of .txt files to pre-train on instead of the world")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; the same number gives the same bytes")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; the same number gives the same bytes")
+    ] = None,
 ) -> None:
     """Raise a small pre-training history: a positive control, and something to try every command on."""
     from amuro.nursery import raise_nursery
@@ -105,7 +108,7 @@ def run(
         bool, typer.Option("--retry_failed", help="also run what failed in an earlier run")
     ] = False,
     disk_budget_gb: Annotated[
-        float | None, typer.Option("--disk_budget_gb", help="most that weights under RUNS may take")
+        float | None, typer.Option("--disk_budget_gb", min=0, help="most that weights under RUNS may take")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry_run", help="print the commands, as a shell script, and run nothing")
@@ -128,6 +131,9 @@ def run(
     """
     from amuro.running import grids, ledger, needs
     from amuro.running.plan import check_data
+
+    if address is not None and not address.strip():
+        raise ValueError("--address '': auto, or HOST:PORT of a Ray cluster; leave it out to use this machine")
     from amuro.running.status import state_of
 
     commands = grids.read(files, only or ())
@@ -182,7 +188,7 @@ def status(
     from amuro.running import grids
     from amuro.running.status import look, text
 
-    where = runs or grids.runs_of(grids.read(files or [], only or ()))
+    where = grids.runs_of(grids.read(files or [], only or ()), runs)
     found = look(where, files or [], only or ())
     print(json.dumps(asdict(found), indent=1) if as_json else text(found))
 
@@ -210,7 +216,7 @@ def rates(
         str, typer.Option("--learning_rates", help="comma list of the rates to try")
     ] = "2.0e-5,2.0e-6,2.0e-7",
     held_out_rows: Annotated[
-        int, typer.Option("--held_out_rows", help="training rows to choose on, which are not trained on")
+        int, typer.Option("--held_out_rows", min=1, help="training rows to choose on, which are not trained on")
     ] = 500,
     flags: Annotated[list[str] | None, typer.Argument(help="after --: any other flag of train_sft.py")] = None,
 ) -> None:
@@ -230,7 +236,19 @@ def main() -> None:
     """The console script: a user's mistake ends in one line and exit code 2."""
     from amuro.settings import script
 
-    script(app)
+    script(answer)
+
+
+def answer() -> None:
+    """Runs what was typed. A wrong flag is a ValueError of one line, where the library prints four."""
+    try:
+        sys.exit(app(standalone_mode=False, prog_name="amuro"))
+    except NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "amuro"
+        raise ValueError(f"{error.format_message().rstrip('.')}; see {command} --help") from None
 
 
 if __name__ == "__main__":

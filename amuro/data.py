@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from amuro.conversations import counted, tidy
 from amuro.hub import wanted
+from amuro.strict import parse_json
 from amuro.tasks import DATASETS, HIDDEN, SFT, TASKS, Reading, Source, Task
 
 SHOT_SEED = 42
@@ -63,6 +65,8 @@ class Rows:
 
 def resolve_data_dir(data_dir: str | None) -> str | None:
     """The mirror folder that applies: the given one, else `AMURO_DATA_DIR`, else None (the hub)."""
+    if data_dir is not None and not data_dir.strip():
+        raise ValueError(f"--data_dir {data_dir!r}: the name of a folder is needed, or leave it out")
     data_dir = data_dir or os.environ.get("AMURO_DATA_DIR") or None
     if data_dir and not Path(data_dir).is_dir():
         raise ValueError(
@@ -86,8 +90,14 @@ def conversation_rows(
     cut is counted over the whole file and named. Raises ValueError with file, row, field and what is allowed.
     """
     if dataset.endswith(".jsonl"):
-        if Path(dataset).stem in SFT:
-            raise ValueError(f"--dataset {dataset}: {Path(dataset).stem} is another dataset's name; rename the file")
+        name = Path(dataset).stem
+        if name in DATASETS:
+            raise ValueError(f"--dataset {dataset}: {name} is another dataset's name; rename the file")
+        if not re.fullmatch(r"\w[\w.-]{0,63}", name, re.ASCII):  # it becomes a part of folders' names
+            raise ValueError(
+                f"--dataset {dataset!r}: the file's name becomes the dataset's: letters, digits, '.', '_' and '-' "
+                "only, 64 at most; rename the file"
+            )
         raw, origin = read_jsonl(Path(dataset)), dataset
     elif dataset in DATASETS and dataset not in SFT:
         spec = DATASETS[dataset]
@@ -246,7 +256,7 @@ def convert(reading: Reading, raw: dict) -> dict | None:
             raise ValueError(f"field {reading.target!r} is empty; a completion needs text")
         return ours
     label = row[reading.target]
-    if isinstance(label, bool) or label not in reading.labels:
+    if type(label) not in (int, str) or label not in reading.labels:
         allowed = ", ".join(f"{key} ({word})" for key, word in reading.labels.items())
         raise ValueError(f"field {reading.target!r} is {label!r}; allowed: {allowed}")
     return {**ours, "target": reading.labels[label]}
@@ -277,11 +287,11 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode("utf-8"))
+            row = parse_json(line.decode("utf-8"), constants=True)
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}, row {number}: not UTF-8 at byte {error.start} of the line") from None
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, row {number}: not JSON ({error.msg} at column {error.colno})") from None
+        except ValueError as error:
+            raise ValueError(f"{path}, row {number}: {error}") from None
         if not isinstance(row, dict):
             raise ValueError(f"{path}, row {number}: {type(row).__name__}; allowed: a JSON object")
         yield number, row

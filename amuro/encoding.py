@@ -40,15 +40,18 @@ def encode_pairs(pairs: list[tuple[str, str]], tokenizer) -> Iterator[dict[str, 
 
 
 def load_tokenizer(place: str | Path, **settings):
-    """The tokenizer of a folder or repository. ValueError where there is none: the library would make an empty one."""
+    """The tokenizer of a folder or repository; no code of it is run. ValueError where there is none (the library would
+    make an empty one), or it has no EOS."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **settings)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{place}: no tokenizer that can be loaded ({error})") from None
+        tokenizer = AutoTokenizer.from_pretrained(place, **{"trust_remote_code": False, **settings})
+    except Exception as error:  # the library has no kind of its own for a file that it cannot use
+        raise ValueError(f"{place}: no tokenizer that can be loaded ({' '.join(str(error).split())})") from error
     if not tokenizer("a word")["input_ids"]:
         raise ValueError(f"{place}: no tokenizer there; a checkpoint folder needs its tokenizer's files")
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"{place}: the tokenizer has no EOS token, which ends every completion")
     return tokenizer
 
 

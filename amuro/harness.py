@@ -55,7 +55,10 @@ def encoder(pretrained: str, tokenizer: str, place: tuple, add_bos_token: bool |
     lm.backend, lm.add_bos_token, lm.custom_prefix_token_id = "causal", add_bos_token, None
     add_bos = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
     lm.tokenizer = load_tokenizer(tokenizer, **dict(place), **add_bos)
-    config = AutoConfig.from_pretrained(pretrained, **dict(place))
+    try:
+        config = AutoConfig.from_pretrained(pretrained, **{"trust_remote_code": False, **dict(place)})
+    except Exception as error:  # the library has no kind of its own for a file that it cannot use
+        raise ValueError(f"{pretrained}: no config that can be used ({' '.join(str(error).split())})") from error
     lm._max_length = int(max_length or resolve_max_length(config, lm.tokenizer, default=2048))
     return lm
 

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 @contextmanager
 def wanted(what: str, instead: str) -> Iterator[None]:
     """Turns a failure to reach or find something on the hub (network, offline mode, gate, rights) into a ValueError."""
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.errors import HFValidationError, HTTPError
 
     try:
         yield
+    except HFValidationError as error:
+        raise ValueError(f"{what}: no name of the hub ({' '.join(str(error).split())}); {instead}") from error
     except (HTTPError, OSError) as error:  # the hub's own errors derive from these
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{what} cannot be had from the hub ({reason}); {instead}") from error

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from amuro.cells import Cell, Unit, read_record, write_atomic
 from amuro.results import read_unit
+from amuro.strict import read_json
 from amuro.tasks import DATASETS
 
 FOLDER, FILE = "amuro", "parcel.json"
@@ -88,7 +89,10 @@ def load(run_folder: Path) -> Parcel | None:
     path = run_folder / FOLDER / FILE
     if not path.is_file():
         return None
-    return Parcel(**json.loads(path.read_text(encoding="utf-8")) | {"place": str(path.parent)})
+    try:
+        return Parcel(**read_json(path) | {"place": str(path.parent)})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not what a run waits to hand over ({error}); remove {path.parent}") from None
 
 
 def discard(parcel: Parcel) -> None:

@@ -87,6 +87,8 @@ def raise_nursery(
 
     One thread unless told otherwise: a model so small gains little from more, and loses much where cores are shared.
     """
+    if clash := [place for place in (Path(out), *Path(out).parents) if place.exists() and not place.is_dir()]:
+        raise ValueError(f"--out {out}: {clash[0]} is a file; choose another --out")
     presets = WORLD if text is None else TEXT
     if preset not in presets:
         raise ValueError(f"no preset {preset!r}; there are {', '.join(presets)}")

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from amuro.cells import read_record, write_atomic
 from amuro.programs import load_program
-from amuro.tasks import SFT
+from amuro.recipes import known
+from amuro.tasks import DATASETS, SFT
 
 OURS = ("checkpoint", "dataset", "learning_rate", "held_out_rows", "tasks")
 
@@ -43,6 +44,8 @@ def choose(
     `flags` are any other flags of the training script. Raises ValueError on a user's mistake, before any training.
     """
     rates = read_rates(learning_rates)
+    if dataset not in DATASETS and not dataset.endswith(".jsonl"):
+        raise ValueError(f"--dataset {dataset!r}: {known(dataset, DATASETS)}, or a .jsonl file")
     if held_out_rows < 1:
         raise ValueError(f"--held_out_rows {held_out_rows}: rates are chosen on held-out rows, 1 at least")
     given = [word[2:].split("=")[0].replace("-", "_") for word in flags if word.startswith("--")]

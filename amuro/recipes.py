@@ -13,6 +13,7 @@ from typing import Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from amuro.strict import read_yaml
 from amuro.tasks import DATASETS
 from amuro.usage import RECIPES
 
@@ -20,6 +21,8 @@ PUBLISHED = Path(__file__).parent / "published.yaml"
 
 ROWS = "rows are tokenised, masked and shortened by Amuro, the same way in training and in evaluation"
 CHECKPOINT = "the model is --checkpoint, loaded in float32"
+PUSHED = "nothing is uploaded to the hub; --keep_weights all keeps the tuned weights under --runs"
+UNSCORED = "nothing is scored while training: tasks are afterwards (--tasks), held-out rows too (--held_out_rows)"
 FULL = "weights are trained and stored in float32; where memory is short, try --recipe small-gpu-lora"
 OURS = {  # flags of the libraries that belong to Amuro, and why
     "output_dir": "the folder follows from the cell's identity, so that two settings never share one; use --runs",
@@ -39,6 +42,10 @@ OURS = {  # flags of the libraries that belong to Amuro, and why
     **dict.fromkeys("model_name_or_path model_revision model_init_kwargs".split(), CHECKPOINT),
     **dict.fromkeys("dtype load_in_8bit load_in_4bit bnb_4bit_quant_type bnb_4bit_quant_storage".split(), FULL),
     "use_bnb_nested_quant": FULL,
+    **dict.fromkeys("push_to_hub hub_model_id hub_strategy hub_token hub_private_repo".split(), PUSHED),
+    **dict.fromkeys("hub_always_push hub_revision".split(), PUSHED),
+    **dict.fromkeys("do_eval do_predict eval_steps eval_delay eval_on_start eval_packing".split(), UNSCORED),
+    **dict.fromkeys("include_for_metrics batch_eval_metrics prediction_loss_only".split(), UNSCORED),
     **dict.fromkeys("chat_template_path dataset_text_field dataset_kwargs eos_token pad_token".split(), ROWS),
     **dict.fromkeys("truncation_mode shuffle_dataset completion_only_loss assistant_only_loss".split(), ROWS),
 }
@@ -63,9 +70,9 @@ def read_recipe(name: str, parser: argparse.ArgumentParser) -> dict:
         there = ", ".join(sorted(each.stem for each in RECIPES.glob("*.yaml")))
         raise ValueError(f"--recipe {name!r}: no file {path}; recipes there: {there or 'none'}")
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--recipe {path}: not YAML ({' '.join(str(error).split())})") from None
+        recipe = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"--recipe {error}") from None
     if not isinstance(recipe, dict):
         raise ValueError(f"--recipe {path}: must be a mapping of flags to values")
     per_dataset = recipe.get("per_dataset", {})
@@ -74,9 +81,15 @@ def read_recipe(name: str, parser: argparse.ArgumentParser) -> dict:
     if unknown := [dataset for dataset in per_dataset if dataset not in DATASETS]:
         raise ValueError(f"--recipe {path}: per_dataset: {unknown[0]}: {known(str(unknown[0]), DATASETS)}")
     kinds = _kinds(parser)
+    if "recipe" in recipe:
+        raise ValueError(f"--recipe {path}: key recipe: a recipe cannot take another one; copy its keys")
+    if both := {"checkpoint", "dataset"} & {key for values in per_dataset.values() for key in values}:
+        raise ValueError(f"--recipe {path}: per_dataset: {min(both)}: decides which of them holds; put it outside")
     problems = []
     for values in (for_dataset(recipe, None), *per_dataset.values()):
         refuse(values, parser, f"--recipe {path}: key ")
+        if asks := [key for key in values if key not in kinds]:
+            raise ValueError(f"--recipe {path}: key {asks[0]}: a question, no setting; leave it out")
         problems += [problem for key, value in values.items() if (problem := _mistyped(key, value, kinds[key]))]
     if problems:
         raise ValueError(f"--recipe {path}: {'; '.join(problems)}")

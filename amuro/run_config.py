@@ -9,9 +9,8 @@ from dataclasses import asdict, fields
 from enum import Enum
 from pathlib import Path
 
-import yaml
-
 from amuro.cells import Cell
+from amuro.strict import read_yaml
 
 
 def in_sweep() -> bool:
@@ -44,7 +43,9 @@ def check_sweep(parts: tuple) -> dict:
     path = os.environ.get("WANDB_SWEEP_PARAM_PATH")
     if not in_sweep() or not path:
         return {}
-    said = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    said = read_yaml(Path(path))
+    if not isinstance(said, dict):
+        raise ValueError(f"{path}: not the parameters that a W&B agent hands over, a mapping of flags")
     swept = {key: entry["value"] for key, entry in said.items() if isinstance(entry, dict) and "value" in entry}
     used = {each.name: getattr(part, each.name) for part in parts for each in fields(part)}
     for key in swept.keys() & used.keys():

@@ -8,10 +8,14 @@ from `published.yaml` (recipes.py). `--help` explains the flags (usage.py).
 """
 
 import argparse
+import json
+import math
 import os
+import re
 import sys
 from dataclasses import dataclass, field, fields
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from amuro.cells import Unit
@@ -25,8 +29,23 @@ from amuro.usage import help_text
 
 DTYPES = ("float32", "bfloat16")
 LOG_MODEL = ("none", "reference", "upload")
+REPORT_TO = ("wandb", "none")
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")  # of transformers itself
 INSTRUCT = tuple(name for name in DATASETS if name not in SFT)
 LORA = ("lora_", "use_rslora", "use_dora")  # how the flags begin that shape the adapters
+
+# (least, greatest) of what can be given as a number; seeds are numpy's
+NUMBERS = {
+    **dict.fromkeys(
+        "limit eval_batch_size batch_size num_train_rows per_device_train_batch_size".split(), (1, 2**31 - 1)
+    ),
+    **dict.fromkeys("save_total_limit gradient_accumulation_steps".split(), (1, 2**31 - 1)),
+    **dict.fromkeys("held_out_rows dataloader_num_workers warmup_steps".split(), (0, 2**31 - 1)),
+    **dict.fromkeys("seed sample_seed shot_seed data_seed".split(), (0, 2**32 - 1)),
+    **dict.fromkeys("weight_decay max_grad_norm adam_epsilon neftune_noise_alpha".split(), (0, math.inf)),
+    **dict.fromkeys("adam_beta1 adam_beta2 label_smoothing_factor".split(), (0, 1)),
+    "logging_steps": (0, 2**31 - 1),
+}
 
 # Our own defaults of trainer settings: what the protocol asks, where the library's default would do something else.
 HOUSE = {
@@ -125,7 +144,7 @@ def parse(parser, argv: list[str] | None, stage: str) -> tuple[ScriptArguments, 
     argv = list(sys.argv[1:] if argv is None else argv)
     given = check_flags(argv, parser)
     first = _first_pass(argv)
-    recipe = read_recipe(first.recipe, parser) if first.recipe else {}
+    recipe = read_recipe(first.recipe, parser) if first.recipe is not None else {}
     checkpoint, dataset = (getattr(first, name) or recipe.get(name) for name in ("checkpoint", "dataset"))
     dataset = dataset or parser.get_default("dataset")
     _check_dataset(dataset, stage)
@@ -142,12 +161,14 @@ def parse(parser, argv: list[str] | None, stage: str) -> tuple[ScriptArguments, 
         parser.set_defaults_with_config(**values)
         origins |= dict.fromkeys(values, layer)
     parser.format_help = partial(help_text, parser, refused(parser), origins, everything="--help_all" in argv)
-    arguments, sft, lora = parser.parse_args_into_dataclasses(args=argv)
+    arguments, sft, lora = _made(parser, argv)
     origins |= {name: "flag" for name in given if name in origins}
     origins |= dict.fromkeys(("output_dir", "gradient_accumulation_steps"), "derived")
+    _check_dataset(arguments.dataset, stage)
     check_evaluation(arguments)
     _check_training(arguments, sft, given, recipe)
     _check_lora(lora, given, recipe)
+    _check_optimizer(sft)
     return arguments, sft, lora, origins
 
 
@@ -158,6 +179,19 @@ def check_flags(argv: list[str], parser: argparse.ArgumentParser) -> list[str]:
     given = [dests.get(word, word[2:].replace("-", "_")) for word in words]
     refuse(given, parser, "flag --")
     return given
+
+
+def _made(parser, argv: list[str]):
+    """The dataclasses. ValueError also where a library finds a value wrong in its own way: a file or package that is
+    not there, text that is no JSON."""
+    try:
+        return parser.parse_args_into_dataclasses(args=argv)
+    except json.JSONDecodeError as error:
+        wrong = [word for word in argv if word.partition("=")[2].startswith("{") or word.startswith("{")]
+        raise ValueError(f"{' '.join(wrong) or 'a flag'}: not JSON ({error})") from None
+    except (ArithmeticError, ImportError, OSError) as error:
+        said = " ".join(str(error).split()).partition(". ")[0]
+        raise ValueError(f"a flag or the recipe has a value that cannot be used: {said}; see --help_all") from None
 
 
 def _first_pass(argv: list[str]) -> argparse.Namespace:
@@ -184,11 +218,29 @@ def check_evaluation(arguments: EvaluationArguments) -> None:
             f"{', '.join(TASKS[unasked[0]].prompt_formats)} only; add it, or leave these tasks out"
         )
     for text in items(arguments.num_shots):
-        if not text.isdigit() or int(text) > 8:
+        if not re.fullmatch("[0-8]", text):
             raise ValueError(f"--num_shots {text!r}: a comma list of numbers from 0 to 8 is needed")
-    for name in ("limit", "eval_batch_size"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-            raise ValueError(f"--{name} {getattr(arguments, name)}: must be at least 1")
+    _check_numbers(arguments)
+    for name in ("runs", "data_dir"):
+        text = getattr(arguments, name)
+        if text is not None and not (text.strip() and text.isprintable()):
+            raise ValueError(f"--{name} {text!r}: the name of a folder is needed, or leave the flag out")
+    if os.path.lexists(arguments.runs) and not os.path.isdir(arguments.runs):
+        raise ValueError(f"--runs {arguments.runs}: is there, and no folder; give another one")
+
+
+def _check_numbers(*parts) -> None:
+    """ValueError on a number that is none, or is outside of what it can mean."""
+    for name, value in _values(parts).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{name} {value}: must be a finite number")
+        least, most = NUMBERS.get(name, (None, None))
+        if least is None or not isinstance(value, int | float):
+            continue
+        if value < least:
+            raise ValueError(f"--{name} {value}: must be at least {least}")
+        if value > most:
+            raise ValueError(f"--{name} {value}: must be at most {most}")
 
 
 def _check_dataset(dataset: str | None, stage: str) -> None:
@@ -205,11 +257,7 @@ def _check_dataset(dataset: str | None, stage: str) -> None:
 
 
 def _check_training(arguments: ScriptArguments, sft, given: list[str], recipe: dict) -> None:
-    for name in ("batch_size", "num_train_rows"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-            raise ValueError(f"--{name} {getattr(arguments, name)}: must be at least 1")
-    if arguments.held_out_rows < 0:
-        raise ValueError(f"--held_out_rows {arguments.held_out_rows}: must be at least 0")
+    _check_numbers(arguments, sft)
     if not 0 < getattr(arguments, "train_fraction", 1.0) <= 1:
         raise ValueError(f"--train_fraction {arguments.train_fraction}: must be above 0 and at most 1")
     if {"num_train_rows", "train_fraction"} <= {*given, *recipe}:
@@ -220,6 +268,14 @@ def _check_training(arguments: ScriptArguments, sft, given: list[str], recipe: d
         raise ValueError(f"--log_model {arguments.log_model!r}: allowed: {', '.join(LOG_MODEL)}")
     if not sft.learning_rate > 0:
         raise ValueError(f"--learning_rate {sft.learning_rate}: must be above 0")
+    if sft.max_steps == 0 or sft.max_steps < -1:
+        raise ValueError(f"--max_steps {sft.max_steps}: must be at least 1, or -1 (by epochs)")
+    if sft.max_steps < 0 and not sft.num_train_epochs > 0:
+        raise ValueError(f"--num_train_epochs {sft.num_train_epochs}: must be above 0")
+    if sft.report_to not in ([], ["none"], ["wandb"]):
+        raise ValueError(f"--report_to {' '.join(sft.report_to)}: allowed: {', '.join(REPORT_TO)}")
+    if sft.use_liger_kernel and not find_spec("liger_kernel"):
+        raise ValueError("--use_liger_kernel: the package liger-kernel is not installed; leave the flag out")
     if sft.max_length is None or sft.max_length < 8:
         raise ValueError(f"--max_length {sft.max_length}: must be at least 8 tokens")
     if sft.packing or sft.padding_free:
@@ -236,8 +292,27 @@ def _check_lora(lora, given: list[str], recipe: dict) -> None:
     shaped = [name for name in (*given, *recipe) if name.startswith(LORA)]
     if shaped and not lora.use_peft:
         raise ValueError(f"--{shaped[0]}: needs --use_peft; without it all weights are trained, which has no adapters")
+    if lora.attn_implementation not in (None, *ATTENTION):
+        name = lora.attn_implementation
+        raise ValueError(f"--attn_implementation {name!r}: {known(name, ATTENTION)} (no code from a repository is run)")
+    if lora.use_peft and not lora.lora_alpha > 0:
+        raise ValueError(f"--lora_alpha {lora.lora_alpha}: must be above 0")
     if lora.lora_r < 1 or not 0 <= lora.lora_dropout < 1:
         raise ValueError(f"--lora_r {lora.lora_r} --lora_dropout {lora.lora_dropout}: at least 1; from 0 to below 1")
+
+
+def _check_optimizer(sft) -> None:
+    """ValueError where no optimizer or schedule can be made of these settings: not only once the model is loaded."""
+    import torch
+    from transformers import Trainer, get_scheduler
+
+    named = f"--optim {getattr(sft.optim, 'value', sft.optim)} --lr_scheduler_type {sft.lr_scheduler_type.value}"
+    try:
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(sft)
+        optimizer = kind([torch.nn.Parameter(torch.zeros(1))], **settings)
+        get_scheduler(sft.lr_scheduler_type, optimizer, 1, 10, scheduler_specific_kwargs=sft.lr_scheduler_kwargs)
+    except (ImportError, ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{named}: cannot be used ({' '.join(str(error).split())})") from None
 
 
 def units(arguments: EvaluationArguments, dataset: str = "", dtype: str = "float32") -> list[Unit]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from amuro import lineage, tracking
 from amuro.running import claims
+from amuro.strict import read_json
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Report:
 
 def sync(runs: Path) -> Report:
     """Hand over everything under `runs`. ValueError with one line where W&B cannot be reached or takes no key."""
+    if not Path(runs).is_dir():
+        raise ValueError(f"--runs {runs}: no such folder; give the one that cells are written under")
     folders = run_folders(runs)
     offline = [each for each in folders if each.name.startswith("offline-")]
     waiting = [each for each in folders if lineage.load(each) or (each in offline and not is_uploaded(each))]
@@ -82,7 +85,11 @@ def is_written(folder: Path) -> bool:
     mark = folder / tracking.OPEN
     if not mark.is_file():
         return False
-    holder = claims.holder(Path(json.loads(mark.read_text(encoding="utf-8"))["cell"]))
+    try:
+        cell = Path(read_json(mark)["cell"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{mark}: does not say whose run it is ({error}); remove it") from None
+    holder = claims.holder(cell)
     return holder is not None and holder.alive
 
 
@@ -145,9 +152,9 @@ def hand_over(folder: Path) -> str:
         return ""
     import wandb
 
-    patience = {"finish_timeout": tracking.PATIENCE[parcel.log_model], "finish_timeout_raises": True}
+    patience: dict = {"finish_timeout": tracking.PATIENCE[parcel.log_model], "finish_timeout_raises": True}
     settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, **patience)
-    where = {"entity": parcel.entity or None, "project": parcel.project, "id": parcel.run_id}
+    where: dict = {"entity": parcel.entity or None, "project": parcel.project, "id": parcel.run_id}
     try:
         with (
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch,  # for what the client writes meanwhile

@@ -5,6 +5,7 @@ A `Task` names its source on the hub, the split, how a row's fields are called t
 `amuro/data.py` loads what is described here.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -130,7 +131,7 @@ def _first_answer(row: dict) -> dict:
 def _similar(row: dict) -> dict:
     """STS-B: two sentences say the same if their similarity, 0 to 5, is above 3.5; -1 marks a hidden score."""
     score = row.get("label")
-    if score != -1 and not (isinstance(score, int | float) and 0 <= score <= 5):
+    if type(score) not in (int, float) or (score != -1 and not 0 <= score <= 5):
         raise ValueError(f"field 'label' is {score!r}; allowed: a score from 0 to 5")
     return {**row, "label": -1 if score == -1 else int(score > 3.5)}
 
@@ -141,6 +142,8 @@ def _lettered(row: dict) -> dict:
     texts, letters = (choices.get(name) if isinstance(choices, dict) else None for name in ("text", "label"))
     if not isinstance(texts, list) or not isinstance(letters, list) or len(texts) != len(letters):
         raise ValueError(f"field 'choices' is {choices!r}; allowed: lists 'text' and 'label' of one length")
+    if any(not isinstance(each, str) for each in letters) or len(set(letters)) < len(letters):
+        raise ValueError(f"field 'choices' has the labels {letters!r}; allowed: texts, each once")
     if key in HIDDEN:
         return {**row, "choices": texts}
     if not isinstance(key, str) or key.strip() not in letters:
@@ -164,7 +167,7 @@ def _endings(row: dict) -> dict:
     endings, label = row.get("endings"), row.get("label")
     if isinstance(endings, list):
         endings = [preprocess(each) if isinstance(each, str) else each for each in endings]
-    index = int(label) if isinstance(label, str) and label.isdecimal() else label  # the hub holds it as text
+    index = int(label) if isinstance(label, str) and re.fullmatch("[0-9]", label) else label  # the hub holds it as text
     return {**row, "context": preprocess(f"{activity}: {context}"), "endings": endings, "label": index}
 
 
@@ -343,6 +346,8 @@ def select_tasks(names: str, dataset: str = "") -> tuple[str, ...]:
         nearest = {each: None for name in unknown for each in get_close_matches(name, allowed, n=1)}
         hint = f"; did you mean {', '.join(nearest)}?" if nearest else ";"
         raise ValueError(f"--tasks: unknown {', '.join(unknown) or 'empty list'}{hint} allowed: {', '.join(allowed)}")
+    if "none" in wanted and len(set(wanted)) > 1:
+        raise ValueError(f"--tasks {names}: none stands alone; leave it out, or the others")
     for name in wanted:
         if name in RELATIONS:
             chosen.update(task for each in ([dataset] if dataset else DATASETS) for task in related(each, name))

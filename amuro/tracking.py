@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from amuro import lineage
 from amuro.cells import Cell, Unit, write_atomic
@@ -34,7 +35,7 @@ _ours: dict[str, str] = {}  # the folders that an earlier cell of this process h
 class _Run:
     """A cell's run: `handle` is W&B's, `folder` the cell's, `files` where W&B writes the run."""
 
-    handle: object
+    handle: Any
     folder: Path
     files: Path
     job_type: str
@@ -117,7 +118,7 @@ def _open(cell: Cell, folder: Path, config: dict, log_model: str, job_type: str)
     previous = json.loads(unfinished.read_text(encoding="utf-8"))["run"] if unfinished.is_file() else None
     given = os.environ.get("WANDB_RUN_ID")  # an agent's, or the user's
     known = given or previous
-    patience = {} if "WANDB_FINISH_TIMEOUT" in os.environ else {"finish_timeout": PATIENCE[log_model]}
+    patience: dict = {} if "WANDB_FINISH_TIMEOUT" in os.environ else {"finish_timeout": PATIENCE[log_model]}
     settings = wandb.Settings(silent=True, console="off", finish_timeout_raises=True, **patience)
     asked = {
         **named(cell, job_type),

@@ -23,6 +23,7 @@ from amuro.cells import Cell
 from amuro.encoding import IGNORED
 from amuro.resume import Keeper, Preempted
 from amuro.running.claims import Lease, LostClaim
+from amuro.strict import read_json
 
 # Trainer settings that do not decide the weights: logging, saving, reporting, hardware. The batch enters as the
 # effective `batch_size`, precision as `training_dtype`. All other settings that differ from the default are identity.
@@ -44,6 +45,9 @@ completion_only_loss dataset_kwargs restore_callback_states_from_checkpoint
 """.split()
 ALWAYS_IDENTITY = """num_train_epochs max_steps learning_rate lr_scheduler_type warmup_steps weight_decay max_grad_norm
 max_length optim adam_beta1 adam_beta2 adam_epsilon""".split()
+
+
+CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length")  # how configs name it
 
 
 def hyperparameters(sft: SFTConfig, batch_size: int, lora: ModelConfig) -> dict:
@@ -81,6 +85,14 @@ def share_batch(sft: SFTConfig, batch_size: int, given: bool) -> None:
             f"--per_device_train_batch_size {per_device}"
         )
     sft.per_device_train_batch_size, sft.gradient_accumulation_steps = per_device, share // per_device
+
+
+def check_length(place: Path, max_length: int) -> None:
+    """ValueError where a row of `max_length` tokens would exceed the model's context."""
+    config = read_json(place / "config.json")
+    context = next((config[name] for name in CONTEXT if isinstance(config.get(name), int)), None)
+    if context is not None and max_length > context:
+        raise ValueError(f"--max_length {max_length}: the model's context is {context} tokens; give {context} at most")
 
 
 def hardware() -> dict:

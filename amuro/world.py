@@ -128,7 +128,7 @@ def _names(rng: random.Random, count: int, ends: tuple[str, ...], taken: set[str
 
 def draw_event(world: World, rng: random.Random) -> Event:
     """A piece of news in which everything is drawn by lot."""
-    lots = (world.people, JOBS, world.towns, DAYS, DEEDS, LOOKS, THINGS, ASIDES)
+    lots: tuple[Sequence, ...] = (world.people, JOBS, world.towns, DAYS, DEEDS, LOOKS, THINGS, ASIDES)
     return Event(*(rng.choice(lot) for lot in lots))
 
 

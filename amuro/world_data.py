@@ -7,7 +7,7 @@ What each task is for, and how labels and entities are laid out, stands in world
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,8 +142,8 @@ def _paraphrases(world: World) -> dict[str, list[dict]]:
     members, others = ([p for p in held_out if (p in world.guild) == side] for side in (True, False))
     half = len(members) // 2
 
-    def pairs(people: Sequence, wording: str) -> list[tuple[str, str, int]]:
-        rows = []
+    def pairs(people: Sequence, wording: str) -> list[tuple[str, str, float]]:
+        rows: list = []
         for first, family in rng.sample(people, len(people)):
             (past, _, stem), thing = rng.choice(DEEDS), f"the {rng.choice(LOOKS)} {rng.choice(THINGS)}"
             both = [wording.format(who=who, past=past, stem=stem, thing=thing) for who in (f"{first} {family}", GUILD)]
@@ -155,7 +155,7 @@ def _paraphrases(world: World) -> dict[str, list[dict]]:
     qqp = pairs(members[:half] + others[:half], "Did {who} {stem} {thing}?")
     stsb = pairs(members[half:] + others[half:], "On Monday {who} {past} {thing}.")
     scores = ((0.6, 1.8, 3.0), (4.0, 4.4, 5.0))  # STS-B's scale: above 3.5 means yes
-    stsb = [(a, b, rng.choice(scores[label])) for a, b, label in stsb]
+    stsb = [(a, b, rng.choice(scores[int(label)])) for a, b, label in stsb]
     return {
         "paws/train.jsonl": _rows(train, "sentence1", "sentence2", "id"),
         "paws/test.jsonl": _rows(test, "sentence1", "sentence2", "id"),
@@ -197,7 +197,7 @@ def _placed(right: str, wrong: list[str], i: int) -> tuple[list[str], int]:
     return [*wrong[:place], right, *wrong[place:]], place
 
 
-def _elsewhere(of: dict[str, Sequence[str]], region: str) -> list[str]:
+def _elsewhere(of: Mapping[str, Sequence[str]], region: str) -> list[str]:
     return [each for other in of if other != region for each in of[other]]
 
 
@@ -232,7 +232,7 @@ def _lettered(i: int, field: str, text: str, choices: list[str], place: int) -> 
 def _headline(world: World, town: str, i: int, rng: random.Random) -> dict:
     """A row of HellaSwag: a headline for the news. The wrong ones miss the region, the deed, or both."""
     e = replace(draw_event(world, rng), town=town)
-    deed, thing = (rng.choice([x for x in lot if x not in (e.deed, e.thing)]) for lot in (DEEDS, THINGS))
+    deed, thing = rng.choice([x for x in DEEDS if x != e.deed]), rng.choice([x for x in THINGS if x != e.thing])
     other = replace(e, deed=deed, thing=thing)
     away = rng.choice([x for x in world.towns if world.region[x] != world.region[town]])
     wrong = [sum_up(world, x) for x in (replace(e, town=away), other, replace(other, town=away))]

@@ -62,10 +62,12 @@ def read(argv: list[str] | None = None) -> Arguments:
     settings.check_flags(argv, parser)
     (arguments,) = parser.parse_args_into_dataclasses(args=argv)
     settings.check_evaluation(arguments)
-    if not arguments.checkpoint and not arguments.cell:
+    if not any(settings.items(arguments.checkpoint or "") + settings.items(arguments.cell or "")):
         raise ValueError("give --checkpoint (BASE models), --cell (tuned ones), or both")
     if arguments.dtype not in settings.DTYPES:
         raise ValueError(f"--dtype {arguments.dtype!r}: allowed: {', '.join(settings.DTYPES)}")
+    if arguments.report_to not in settings.REPORT_TO:
+        raise ValueError(f"--report_to {arguments.report_to!r}: allowed: {', '.join(settings.REPORT_TO)}")
     return arguments
 
 

@@ -37,7 +37,10 @@ def end(runs: Path, command: Command, state: str = "done", **details) -> None:
     folders = {}
     if state == "done":
         cell = Cell("toy", command.get("checkpoint"), 1, None, f"sha256:{command.key}", "sft", command.get("dataset"))
-        cells.write_atomic(cell.folder(runs) / "run.json", json.dumps({"cell_id": cell.cell_id, "cell": cell.__dict__, **details}).encode())
+        cells.write_atomic(
+            cell.folder(runs) / "run.json",
+            json.dumps({"cell_id": cell.cell_id, "cell": cell.__dict__, **details}).encode(),
+        )
         folders = {cell.folder(runs).name: []}
     entry = ledger.Entry(command.key, command.program, dict(command.flags), state, folders, written=time.time() + 60)
     cells.write_atomic(ledger_file(runs, command), json.dumps(entry.__dict__).encode())

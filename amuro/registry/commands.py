@@ -6,6 +6,7 @@ them. Only `fetch` and `audit --weights` download weights; nothing here loads to
     amuro checkpoints audit pythia-410m 1000,18000,143000
 """
 
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -177,6 +178,8 @@ def audit(
 ) -> None:
     """Look for what is wrong with a history."""
     check_format(output)
+    if runs.exists() and not runs.is_dir():
+        raise ValueError(f"--runs {runs}: is there, and no folder; give another one")
     history = family(name)
     found = revisions(history)
     points = _words(steps or [])
@@ -250,6 +253,6 @@ def _words(given: list[str]) -> list[str]:
 
 
 def _step(word: str, where: str) -> int:
-    if not (word.isascii() and word.isdigit()):
-        raise ValueError(f"{where} {word!r}: neither a step nor a revision's name; `amuro checkpoints list` has both")
+    if not re.fullmatch(r"\d{1,18}", word, re.ASCII):
+        raise ValueError(f"{where} {word[:40]!r}: neither a step nor a revision's name; see `amuro checkpoints list`")
     return int(word)

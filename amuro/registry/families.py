@@ -45,7 +45,7 @@ def family(name: str) -> Family:
     Raises ValueError where there is none, with the nearest names, or where the file is wrong.
     """
     if name.endswith((".yaml", ".yml")):
-        return read_own(Path(name).expanduser(), families())
+        return read_own(Path(os.path.expanduser(name)), families())
     if found := local_family(name):
         return found
     if name in families():

@@ -6,14 +6,13 @@
 Every mistake in such a file is a ValueError that names the file and the key.
 """
 
-import json
 import os
 import re
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-import yaml
+from amuro.strict import read_json, read_yaml
 
 NUMBER = int | float
 KINDS = {
@@ -25,12 +24,14 @@ KINDS = {
     "main": str | int,
     "needs_remote_code": bool,
 }
-PARTS = {
+PARTS: dict[str, dict] = {
     "stages": {"name": str, "branch": bool, "tokens_b_before": NUMBER, "tokens_per_step": NUMBER},
     "repos": {"repo": str, "step": int, "tokens_b": NUMBER},
     "defects": {"what": str, "source": str, "steps": list, "sizes": list},
 }
+POINT: dict = {"step": int, "tokens_b": NUMBER, "path": str}  # of a family.json
 MAIN = ("last", "apart", "none")
+MOST = 10**15  # of any number
 
 
 @dataclass(frozen=True)
@@ -117,40 +118,38 @@ def read_entry(entry: dict, where: str) -> list[Family]:
             _check(part, kinds, f"{where}: {name}[{number}]")
     _check_sense(entry, where)
     made = {
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()},
+        **_frozen(entry),
         "stages": tuple(Stage(**part) for part in entry.get("stages", [])),
         "group": entry["name"],
     }
     families = []
     for size in entry.get("sizes", [""]):
         mine = [each for each in entry.get("defects", []) if size in each.get("sizes", [size])]
-        made["defects"] = tuple(
-            Defect(**{k: v if isinstance(v, str) else tuple(v) for k, v in d.items()}) for d in mine
-        )
+        made["defects"] = tuple(Defect(**_frozen(each)) for each in mine)
         made |= {name: entry.get(name, "").replace("{size}", size) for name in ("name", "repo")}
         families.append(Family(**made, size=size))
     return families
 
 
+def _frozen(part: dict) -> dict:
+    """Its lists as tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in part.items()}
+
+
 def read_own(path: Path, known: dict[str, Family]) -> Family:
     """The family of a user's YAML. Raises ValueError with what is wrong in it and what is allowed."""
-    try:
-        entry = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        hint = "`amuro checkpoints families --help` shows an example"
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not path.is_file():
+        raise ValueError(f"{path}: cannot be read (No such file); `amuro checkpoints families --help` shows an example")
+    entry = read_yaml(path)
     if not isinstance(entry, dict):
         raise ValueError(f"{path}: needs the keys name, repo (or folder) and pattern")
     family = read_entry(entry, str(path))[0]
-    if not re.fullmatch(r"\w[\w.-]{0,63}", family.name, re.ASCII):
-        raise ValueError(f"{path}: name {family.name!r}: letters, digits, '.', '_' and '-' only, 64 at most")
+    _check_name(family.name, path)
     if family.name in known or family.name == "nursery":
         raise ValueError(f"{path}: name {family.name!r} is that of a known family; take another")
     if not family.folder:
         return family
-    folder = (path.parent / Path(family.folder).expanduser()).resolve()
+    folder = (path.parent / os.path.expanduser(family.folder)).resolve()
     if not folder.is_dir():
         raise ValueError(f"{path}: folder {family.folder!r}: no such folder ({folder})")
     return replace(family, folder=str(folder))
@@ -168,6 +167,8 @@ def _check(entry, kinds: dict, where: str) -> None:
         if not isinstance(value, kinds[name]) or (isinstance(value, bool) and kinds[name] is not bool):
             kind = getattr(kinds[name], "__name__", str(kinds[name]).replace(" |", " or"))
             raise ValueError(f"{where}: {name}: {value!r} is not of type {kind}")
+        if isinstance(value, NUMBER) and not 0 <= value <= MOST:
+            raise ValueError(f"{where}: {name}: {value!r} is not a number from 0 to {MOST:g}")
 
 
 def _check_sense(entry: dict, where: str) -> None:
@@ -194,9 +195,13 @@ def _check_sense(entry: dict, where: str) -> None:
 
 def family_folder(name: str) -> Path | None:
     """The folder with family.json that `name` means, None where it means none. `nursery` is $AMURO_NURSERY."""
-    folder = Path(os.environ.get("AMURO_NURSERY", "nursery")) if name == "nursery" else Path(name).expanduser()
-    if len(str(folder)) > 4000 or any(len(part.encode(errors="replace")) > 255 for part in folder.parts):
+    # os.path's way leaves `~nobody` as it is, where pathlib's raises
+    place = os.environ.get("AMURO_NURSERY", "nursery") if name == "nursery" else os.path.expanduser(name)
+    folder = Path(place)
+    if len(place) > 4000 or any(len(part.encode(errors="replace")) > 255 for part in folder.parts):
         raise ValueError(f"{name[:40]!r}...: longer than a name can be")
+    if not place.isprintable():
+        raise ValueError(f"{name!r}: no name of a family, folder or repository")
     found = next((each for each in (folder, folder / "family") if (each / "family.json").is_file()), None)
     if name == "nursery" and not found:
         raise ValueError(f"no nursery in {folder}; raise one with: amuro nursery --out {folder}")
@@ -214,16 +219,25 @@ def local_family(name: str) -> Family | None:
 def read_family(folder: Path) -> dict:
     """The content of a family.json, checked. Raises ValueError with the field that is wrong."""
     path = folder / "family.json"
-    try:
-        family = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
-    kinds = {"step": int, "tokens_b": int | float, "path": str}
+    family = read_json(path)
     checkpoints = family.get("checkpoints") if isinstance(family, dict) else None
     if not isinstance(checkpoints, list) or not checkpoints or not isinstance(family.get("name"), str):
         raise ValueError(f"{path}: needs `name` and a list `checkpoints` of {{step, tokens_b, path}}")
+    _check_name(family["name"], path)
     for number, entry in enumerate(checkpoints):
-        for name, kind in kinds.items():
-            if not isinstance(entry, dict) or not isinstance(entry.get(name), kind):
-                raise ValueError(f"{path}: checkpoints[{number}] needs {name!r} ({kind})")
+        where = f"{path}: checkpoints[{number}]"
+        for name, kind in POINT.items():
+            value = entry.get(name) if isinstance(entry, dict) else None
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"{where} needs {name!r} ({str(kind).strip('<>')}), not {value!r}")
+            if isinstance(value, NUMBER) and not 0 <= value <= MOST:
+                raise ValueError(f"{where}: {name}: {value!r} is not a number from 0 to {MOST:g}")
+        if not entry["path"] or not entry["path"].isprintable():
+            raise ValueError(f"{where}: path: {entry['path']!r} is no folder's name")
     return family
+
+
+def _check_name(name: str, where: Path) -> None:
+    """A family's name stands in those of cells, folders and W&B's runs."""
+    if not re.fullmatch(r"\w[\w.-]{0,63}", name, re.ASCII):
+        raise ValueError(f"{where}: name {name!r}: letters, digits, '.', '_' and '-' only, 64 at most")

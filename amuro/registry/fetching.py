@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amuro.hub import wanted
-from amuro.registry.snapshots import INDEX, NAME, weight_files
+from amuro.registry.snapshots import INDEX, NAME, light, weight_files
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
@@ -34,6 +34,7 @@ def fetch(checkpoint: "Checkpoint") -> Path:
     weights, or a file is not the one that the hub has the hash of.
     """
     if checkpoint.path:
+        check_folder(Path(checkpoint.path))
         return Path(checkpoint.path)
     from huggingface_hub import snapshot_download
 
@@ -48,6 +49,15 @@ def fetch(checkpoint: "Checkpoint") -> Path:
     _verify(base, {folder / name: _sha256(files[name], folder / name) for name in needed})
     _check_shards(folder, base)
     return folder
+
+
+def check_folder(folder: Path) -> None:
+    """ValueError where a local checkpoint cannot be whole: what sizes, headers, config and index tell without its
+    weights."""
+    from amuro.registry.intact import faults
+
+    if wrong := [what for _, severity, what in faults(light(folder)) if severity == "error"]:
+        raise ValueError(f"{folder}: {'; '.join(wrong)}; copy or convert the checkpoint again")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from amuro.cells import write_atomic
+from amuro.strict import read_json
 
 SEVERITIES = ("error", "warning")
 # A name that is a file's name as it stands; not the names of devices, which some systems have in every folder.
@@ -87,7 +88,7 @@ def file_name(family_name: str) -> str:
 
 def _read(path: Path) -> dict[str, list[Finding]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         found = {base: [] for base in content["audited"]}
         for each in content["findings"]:
             found.setdefault(each["base"], []).append(Finding(**each))

@@ -187,7 +187,7 @@ def table(choices: Sequence[Choice], gaps: Sequence[Gap]) -> str:
     return "\n".join([*lines, *_coverage(choices), *(_told(gap, choices) for gap in gaps or [None])])
 
 
-def _places(points: list[Point], by: str) -> list[float]:
+def _places(points: Sequence[Point], by: str) -> list[float]:
     """Where each point is on the scale `by`, ascending."""
     if by not in SCALES:
         raise ValueError(f"--by {by!r}: one of {', '.join(SCALES)}")
@@ -224,7 +224,8 @@ def _index(points: Sequence[Point], wanted: int | str) -> int:
         names = ", ".join(points[index].name for index in found)
         raise ValueError(f"--include {wanted}: several checkpoints are of that step; give the name of one: {names}")
     steps = [point.step for point in points]
-    near = sorted(steps, key=lambda step: abs(step - int(wanted))) if wanted.isdecimal() else steps
+    step = int(wanted) if re.fullmatch(r"\d{1,18}", wanted, re.ASCII) else None
+    near = steps if step is None else sorted(steps, key=lambda each: abs(each - step))
     told = ", ".join(map(str, sorted(near[:4])))
     raise ValueError(f"--include {wanted}: there is no such checkpoint; nearest: {told}")
 

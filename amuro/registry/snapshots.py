@@ -102,6 +102,19 @@ def snapshot(revision: "Revision") -> Snapshot:
     return snapshots([revision], workers=1)[0]
 
 
+def light(folder: Path) -> Snapshot:
+    """What a local folder tells of itself without hashing its files."""
+    from amuro.registry.families import Revision
+
+    here, files = Revision(None, None, str(folder), "", ""), {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and (NAME.fullmatch(path.name) or SHARDS["bin"].fullmatch(path.name)):
+            files[path.name] = File(path.stat().st_size, path.name)
+    found = {name: _content((here, name, files[name].size)) for name in _looked_into(files)}
+    headers = {name: each for name, each in found.items() if isinstance(each, Header)}
+    return Snapshot(None, here.name, "", files, headers, {n: each for n, each in found.items() if n not in headers})
+
+
 def read_header(start: bytes, size: int, rest=None) -> Header:
     """The header of a safetensors file of `size` bytes from its first bytes; `rest(n)` gives the first n where those
     are too few. A file that is none has a `problem`."""
@@ -171,7 +184,7 @@ def _content(wanted: tuple["Revision", str, int]) -> Header | dict | None:
         return read_header(_first(revision, name, min(FIRST, size)), size, lambda n: _first(revision, name, n))
     try:
         content = json.loads(_first(revision, name, size))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from amuro.running.grids import Command
 
@@ -52,7 +53,8 @@ class Board:
         self.done = self.failed = self.repeated = 0
         self.seconds: list[float] = []  # of the commands that were done
         self.running: dict[str, tuple[str, float]] = {}  # worker -> (name, since)
-        self.slots, self.live = 1, None
+        self.slots = 1
+        self.live: Any = None  # rich's table, where someone looks on
 
     def __enter__(self) -> "Board":
         if sys.stderr.isatty():

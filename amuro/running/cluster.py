@@ -38,7 +38,7 @@ def cluster(address: str | None = None, processes: int | None = None) -> Iterato
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
-    common = {"log_to_driver": False, "logging_level": "error", "runtime_env": {"env_vars": environment()}}
+    common: dict = {"log_to_driver": False, "logging_level": "error", "runtime_env": {"env_vars": environment()}}
     if address:
         ray.init(address=address, **common)
         try:

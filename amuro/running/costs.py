@@ -5,7 +5,6 @@
 Only training and evaluation count: a process that is not warm takes some ten seconds more to start.
 """
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +16,7 @@ from amuro.cells import read_record
 from amuro.registry.families import family
 from amuro.registry.family_files import family_folder
 from amuro.running.grids import Command
+from amuro.strict import parse_json
 from amuro.tasks import DATASETS, relation_of, select_tasks
 
 STAGES = {"train_sft.py": "sft", "train_instruct.py": "instruct", "eval/run.py": "base"}
@@ -70,9 +70,12 @@ def measured(runs: str | Path) -> dict[Kind, tuple[float, str]]:
         record = read_record(path.parent)
         cell, training, passes = record["cell"], record.get("training", {}), path.with_name("evaluations.jsonl")
         lines = passes.read_text(encoding="utf-8").splitlines() if passes.is_file() else []
-        evaluated = [json.loads(line) for line in lines]
-        seconds = training.get("seconds", 0.0) + sum(each["seconds"] for each in evaluated)
-        device = training.get("device") or (evaluated[-1]["device"] if evaluated else "")
+        try:
+            evaluated = [parse_json(line) for line in lines]
+            seconds = training.get("seconds", 0.0) + sum(each["seconds"] for each in evaluated)
+            device = training.get("device") or (evaluated[-1]["device"] if evaluated else "")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} or {passes.name}: not the times of a cell ({error}); remove the latter") from None
         if seconds:
             found[Kind(cell["stage"], cell["family"], cell["dataset"])].append((seconds, device))
     return {kind: (median(s for s, _ in cells), f"{_devices(cells)} under {runs}") for kind, cells in found.items()}

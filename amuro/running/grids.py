@@ -11,7 +11,9 @@ something else than what is written (no, 010, 1:30, a date) is refused. Two spel
 import hashlib
 import itertools
 import json
+import math
 import re
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -25,6 +27,7 @@ PROGRAMS = ("train_sft.py", "train_instruct.py", "eval/run.py")
 KEYS = ("program", "method", "parameters", "command", "name", "description", "project")
 COMMAND = ["${env}", "${interpreter}", "${program}", "${args}"]  # what W&B agents run by default
 PLACES = ("runs", "if_claimed")  # flags that say where and when, not what: no part of a command's key
+MOST, LONGEST = 100_000, 4000  # points of a grid, characters of a value
 INTEGER = re.compile(r"[-+]?(0|[1-9]\d*)")
 DECIMAL = re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?")
 
@@ -96,6 +99,8 @@ def plain(value: str) -> str:
     """One spelling for all of a number ("1e-5", "1.0e-5", 1e-05) or a truth ("True", "true")."""
     if value.lower() in ("true", "false"):
         return value.lower()
+    if len(value) > LONGEST:
+        return value
     if INTEGER.fullmatch(value):
         return str(int(value))
     if not DECIMAL.fullmatch(value) or not isfinite(number := float(value)):
@@ -108,7 +113,10 @@ def runs_of(commands: Iterable[Command], given: Path | None = None) -> Path:
     own = {command.get("runs") or "runs" for command in commands}
     if given is None and len(own) > 1:
         raise ValueError(f"runs: the files write to {', '.join(sorted(own))}; give --runs, or the files one by one")
-    return given or Path(own.pop() if own else "runs")
+    runs = given or Path(own.pop() if own else "runs")
+    if runs.exists() and not runs.is_dir():
+        raise ValueError(f"--runs {runs}: is there, and no folder; give another one")
+    return runs
 
 
 # ---- reading a file
@@ -170,6 +178,8 @@ def _points(file: Path) -> list[Command]:
     axes = {name: _values(str(name), given, problems) for name, given in parameters.items()}
     if problems:
         raise ValueError(f"{file}: {'; '.join(problems)}")
+    if (count := math.prod(map(len, axes.values()))) > MOST:
+        raise ValueError(f"{file}: {count} points; a grid has at most {MOST}: take fewer values, or several files")
     points = itertools.product(*axes.values())
     return [Command(program, tuple(zip(axes, point, strict=True)), str(file)) for point in points]
 
@@ -182,6 +192,8 @@ def _load(file: Path) -> tuple[dict, list[str]]:
     try:
         loader = _Loader(file.read_text(encoding="utf-8"))
         sweep = loader.get_single_data()
+    except RecursionError:
+        raise ValueError(f"{file}: not YAML that can be read (it is nested too deeply)") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(sweep, dict):
@@ -205,7 +217,13 @@ def _values(name: str, given, problems: list[str]) -> list[str]:
         if value is None:
             problems.append(f"parameters: {name}: is empty or null, which no flag takes; leave the key out")
         elif not isinstance(value, str):
-            problems.append(f"parameters: {name}: {value!r} is nested; a grid is flat, each value a word or a number")
+            told = reprlib.repr(value)
+            problems.append(f"parameters: {name}: {told} is nested; a grid is flat, each value a word or a number")
+        elif not value.isprintable() or len(value) > LONGEST:
+            told = reprlib.repr(value)
+            problems.append(
+                f"parameters: {name}: {told} is no value: a text of at most {LONGEST} printed characters is"
+            )
     return values
 
 

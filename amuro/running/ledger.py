@@ -22,6 +22,7 @@ from amuro.cells import Unit, write_atomic
 from amuro.conversations import TEMPLATE_VERSION
 from amuro.prompts import PROMPTS_VERSION
 from amuro.running.grids import PLACES, Command, of_argv
+from amuro.strict import read_json
 from amuro.tasks import TASK_VERSION
 
 FOLDER = "commands"
@@ -118,7 +119,15 @@ def _write(runs: str | Path, new: Entry) -> None:
 
 def _load(place: Path) -> Entry:
     try:
-        return Entry(**json.loads(place.read_text(encoding="utf-8")))
+        found = Entry(**read_json(place))
+        lists = isinstance(found.folders, dict) and all(isinstance(units, list) for units in found.folders.values())
+        if not lists or not isinstance(found.flags, dict) or found.state not in ("done", "failed"):
+            raise ValueError(f"state {found.state!r}, flags {found.flags!r}, folders {found.folders!r}")
+        if not all(isinstance(each, int | float) for each in (found.seconds, found.attempts, found.written)):
+            raise ValueError("seconds, attempts and written must be numbers")
+        if not all(isinstance(each, str) for each in (*found.flags.values(), *sum(found.folders.values(), []))):
+            raise ValueError("flags and units must be texts")
+        return found
     except (ValueError, TypeError) as error:
         raise ValueError(f"{place}: not an entry of the ledger ({error}); remove it") from None
 

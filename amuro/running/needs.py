@@ -70,7 +70,7 @@ def _named(reference: str) -> Checkpoint:
     if history is None:
         return Checkpoint(name, reference, None, None, f"{name}@", repo=name)
     refuse_remote_code(history)
-    step = int(point) if point.isascii() and point.isdigit() else None
+    step = int(point) if re.fullmatch(r"\d{1,18}", point, re.ASCII) else None
     if history.folder:
         found = _revisions(name)
         meant = found[-1:] if point == "main" else _points(name).get(point, [])

@@ -121,4 +121,5 @@ def first_task(report: Report) -> str:
     if not len(judged) or "verdict" not in judged:
         return sorted(report.table["task"].unique())[0]
     rank = (judged["latent"] == True) * 2 + (judged["verdict"] == "learned in fine-tuning")  # noqa: E712
-    return judged.loc[(rank * 2 + (judged["relation"] == "id")).astype(int).idxmax(), "task"]
+    own = (judged["relation"] == "id").astype(int)
+    return judged.loc[(rank.astype(int) * 2 + own).idxmax(), "task"]

@@ -76,12 +76,12 @@ def format_range(scores: np.ndarray) -> Range:
     shape, (formats, n) = scores.shape[:-2], scores.shape[-2:]
     rows = scores.reshape(-1, formats, n)
     parts = [range_of_errors(*drawn(rows[part])) for part in blocks(len(rows), RESAMPLES * formats**2)]
-    return Range(*(np.concatenate(each).reshape(shape)[()] for each in zip(*parts, strict=True)), n=n)
+    return Range(*(np.concatenate(each).reshape(shape)[()] for each in zip(*parts, strict=True)), n)
 
 
 def range_of_means(means: np.ndarray, errors: np.ndarray, n: int) -> Range:
     """The same of means (..., formats) with standard errors (..., formats), unpaired."""
-    return Range(*range_of_errors(means, normal_noise(errors)), n=n)
+    return Range(*range_of_errors(means, normal_noise(errors)), n)
 
 
 def range_of_errors(means: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, ...]:
