@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-
 STAGES = ("base", "sft", "instruct")
 NONE = type(None)
 KINDS: dict[str, type | tuple[type, ...]] = {  # of a cell's fields
