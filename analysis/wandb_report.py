@@ -48,9 +48,8 @@ def make_parser() -> argparse.ArgumentParser:
 def write(report: Report, found: list[Finding], entity: str, project: str, title: str) -> str:
     """Save the report in the project, over one of the same title, and return its address. ValueError where W&B does
     not take it."""
-    import wandb_workspaces.reports.v2 as wr
-
     import wandb
+    import wandb_workspaces.reports.v2 as wr
 
     try:
         same = [each for each in wandb.Api().reports(f"{entity}/{project}") if each.display_name == title]

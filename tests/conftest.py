@@ -203,6 +203,7 @@ def server():
 def client(server, monkeypatch, tmp_path):
     """W&B's client in this process, online at the server; called, it begins anew with other environment variables."""
     import wandb
+
     from amuro import tracking
 
     def use(**env: str | None) -> None:

@@ -3,10 +3,10 @@
 import shutil
 
 import pytest
+import wandb
 from test_report import add_unit, make_cell
 from test_tracking import complete, the_run, tuned, values
 
-import wandb
 from amuro import results, tracking
 from amuro.sync import sync
 

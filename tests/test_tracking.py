@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import wandb
 import yaml
 from test_report import add_unit, make_cell
 from wandb_server import ENTITY, KEY
 
-import wandb
 from amuro import lineage, results, tracking
 from amuro.cells import Cell, Unit, read_record, write_record
 from amuro.resume import Preempted
