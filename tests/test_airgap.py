@@ -90,6 +90,7 @@ def watched(tmp_path_factory):
     env = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HF_", "XDG_"))}
     env |= {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "HF_HOME": str(folder / "hf")}
     env |= {"PYTHONPATH": f"{folder / 'site'}{os.pathsep}{ROOT}", "WATCH": str(folder / "log")}
+    env["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "tmp" / "inductor")  # else /tmp, whatever TMPDIR says
     env |= {"PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
     grid = {"checkpoint": f"{folder}/out/nursery/family@4", "dataset": "paws", "recipe": "nursery-sft", "limit": 4}
     grid |= {"data_dir": f"{folder}/out/nursery/data", "num_train_rows": 16, "num_train_epochs": 1, "tasks": "id"}

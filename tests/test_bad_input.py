@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, make_checkpoint, mirror_rows, run, write_jsonl
 from test_settings import BASE, eval_run, instruct, parse, train_sft
+from transformers.integrations import unset_hf_deepspeed_config
 
 from amuro import checkpoints, cli, data, harness, settings, sync  # noqa: F401  harness: before the clock runs
 from amuro.cells import Cell, find_cell, read_record
@@ -43,6 +44,8 @@ def alone(monkeypatch):
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", never)
     monkeypatch.setattr(socket.socket, "connect", never)
+    yield
+    unset_hf_deepspeed_config()  # what a refused --deepspeed leaves in the process
 
 
 def refused(call, told: str, seconds: float = 1.0) -> None:

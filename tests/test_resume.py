@@ -201,7 +201,7 @@ def test_a_full_disk_leaves_no_half_written_weights(family, mirror, tmp_path):
 
 def test_places_that_cannot_take_the_weights_are_refused_before_training(family, mirror, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="cannot be written .*give another --runs"):
+    with pytest.raises(ValueError, match="is there, and no folder; give another one"):
         train_sft.main(arguments(family, mirror, tmp_path / "file"))
     free = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(weights.shutil, "disk_usage", lambda _: free)

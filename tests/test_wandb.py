@@ -62,7 +62,7 @@ def arguments(**flags) -> list[str]:
 
 def wandb(server: WandbServer, *command, project: str = "amuro", wait: bool = True, cwd: Path = ROOT):
     """The `wandb` command as a user types it in the repository; its process where it is not waited for."""
-    env = {**os.environ, **server.env(project), "PATH": PATH}
+    env = {**os.environ, **server.env(project), "PATH": PATH, "WANDB_SILENT": "false"}
     whole = [sys.executable, "-m", "wandb", *map(str, command)]
     process = subprocess.Popen(whole, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if not wait:
@@ -173,7 +173,7 @@ def test_a_base_checkpoint_is_swept_too(client, server, nursery, tmp_path, monke
 def test_the_report_is_the_same_from_a_project(swept, client, tmp_path):
     assert report.main(["--source", f"wandb:{ENTITY}/amuro", "--out", str(tmp_path / "a")]) == 0
     assert report.main(["--runs", str(swept[0]), "--out", str(tmp_path / "b")]) == 0
-    for name in ("results", "gains"):
+    for name in ("results", "tables/gains"):
         assert (tmp_path / "a" / f"{name}.csv").read_text() == (tmp_path / "b" / f"{name}.csv").read_text()
 
 
