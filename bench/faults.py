@@ -214,7 +214,7 @@ def race(folder: Path, stubs: int, processes: int, seed: int) -> dict[str, int]:
         racer.start()
     for number in rng.sample(range(processes), min(3, processes - 1)):
         time.sleep(rng.uniform(0.05, 0.3))
-        os.kill(racers[number].pid, signal.SIGKILL)
+        racers[number].kill()
     for racer in racers:
         racer.join()
     lines = [line.split() for line in (folder / "log").read_text().splitlines()]
