@@ -10,10 +10,10 @@ page is. Exit code 2 on a mistake.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
+from analysis.command import finish
 from analysis.figures import axis_of, figure_frames, save_all
 from analysis.findings import TABLES, Finding, Report, build, build_authors, findings
 from analysis.page import page
@@ -80,14 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Make the report; returns the exit code. Unsound results or an --out that cannot be written end in one line on
     stderr and code 2 (AMURO_DEBUG=1 shows the traceback)."""
-    arguments = make_parser().parse_args(argv)
-    try:
-        return run(arguments)
-    except (ValueError, OSError) as error:
-        if os.environ.get("AMURO_DEBUG"):
-            raise
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
+    return finish(run, make_parser().parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Panels draw the project's runs, whose values are named as in `amuro/lineage.py`;
 """
 
 import argparse
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 
 from amuro.lineage import key_of
 from amuro.tasks import RELATIONS
+from analysis.command import finish
 from analysis.findings import Finding, Report, build, coverage_line, findings, setting_text
 from analysis.source import KIND, runs_of
 from analysis.usual import at_usual
@@ -188,14 +188,7 @@ def run(arguments: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Write the report; returns the exit code. A mistake ends in one line on stderr and code 2 (AMURO_DEBUG=1 shows
     the traceback)."""
-    arguments = make_parser().parse_args(argv)
-    try:
-        return run(arguments)
-    except (ValueError, OSError) as error:
-        if os.environ.get("AMURO_DEBUG"):
-            raise
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
+    return finish(run, make_parser().parse_args(argv))
 
 
 if __name__ == "__main__":

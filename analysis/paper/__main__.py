@@ -7,7 +7,6 @@ its numbers), verdicts.csv, turning.csv, ids.csv, unknown_ids.csv and rows.csv. 
 """
 
 import argparse
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from analysis.command import finish
 from analysis.figures import save
 from analysis.paper.findings import markdown
 from analysis.paper.pictures import picture
@@ -74,14 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Reproduce the paper; returns the exit code. Tables that cannot be read, or an --out that cannot be written, end
     in one line on stderr and code 2 (AMURO_DEBUG=1 shows the traceback)."""
-    arguments = make_parser().parse_args(argv)
-    try:
-        return run(arguments)
-    except (ValueError, OSError) as error:
-        if os.environ.get("AMURO_DEBUG"):
-            raise
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
+    return finish(run, make_parser().parse_args(argv))
 
 
 if __name__ == "__main__":
