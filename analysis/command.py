@@ -1,6 +1,6 @@
 """How the commands of the analysis end: `report`, `paper` and `wandb_report` alike.
 
-    return finish(run, make_parser().parse_args(argv))
+return finish(run, make_parser().parse_args(argv))
 """
 
 import argparse
