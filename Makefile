@@ -27,9 +27,10 @@ demo: .venv/ready  ## the whole study on the nursery, offline: raise, fine-tune,
 test: .venv/ready  ## all tests
 	$(VENV)/python -m pytest -n 2 --dist loadfile
 
-check: .venv/ready  ## formatting and lint
+check: .venv/ready  ## formatting, lint and types
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
+	$(VENV)/mypy
 
 bench: .venv/ready  ## speed of the engine, and the spine on real rows (an hour): make bench DATA=mirror folder with text/
 	OMP_NUM_THREADS=1 $(VENV)/python bench/eval_speed.py --data_dir "$(DATA)"

@@ -17,6 +17,7 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from amuro.encoding import load_tokenizer
 from amuro.registry.audit import BUFFER
@@ -119,9 +120,10 @@ def _read(folder: Path, dtype: str, attention: str | None):
     how = {"dtype": getattr(torch, dtype), "attn_implementation": attention, "use_safetensors": True}
     how |= {"trust_remote_code": False, "output_loading_info": True, "ignore_mismatched_sizes": True}  # told below
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(folder, **how)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **how)
     except Exception as error:  # the library has no kind of its own for files that it cannot use
         raise ValueError(f"{folder}: the model cannot be loaded ({' '.join(str(error).split())})") from error
+    model, told = loaded
     if lost := sorted(told["missing_keys"]):
         raise ValueError(f"{folder}: {some(lost)} of the model that config.json describes are not in the weights")
     if other := [f"{name} {list(has)} for {list(wants)}" for name, has, wants in sorted(told["mismatched_keys"])]:

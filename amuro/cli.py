@@ -252,4 +252,4 @@ def answer() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

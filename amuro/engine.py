@@ -20,6 +20,7 @@ state spaces, no explicit positions) are answered by the stock code, and a line 
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
 import torch
@@ -132,7 +133,8 @@ class Engine(HFLM):
         """How many such rows to decode at once: what was asked for, or what the memory allows to hold twice."""
         most = DECODING_ROWS.get(self.device.type, DECODING_ROWS["cpu"])
         longest = max(len(row.ids) + row.extra + row.new_tokens for row in rows)
-        return min(self.most_rows or most, MEMORY_SHARE * _free_memory(self.device) // (2 * longest * self._kept_bytes))
+        fitting = int(MEMORY_SHARE * _free_memory(self.device) / (2 * longest * self._kept_bytes))
+        return min(self.most_rows or most, fitting)
 
     def _batches(self, n: int, group: list[Row]) -> Iterator[tuple[dict[int, object], Prefilled | None]]:
         """The answers to log-probability requests of a group's batches, longest rows first, and what waits for text. Of
@@ -143,7 +145,7 @@ class Engine(HFLM):
         prefix = self._prefill(group[0].ids[:n]) if n and rows else None
         while rows:
             batch = rows[: self._size(n, rows, own)]
-            done = self._unless_out_of_memory(lambda batch=batch: self._run(n, prefix, batch), batch)
+            done = self._unless_out_of_memory(partial(self._run, n, prefix, batch), batch)
             if done:
                 yield done
                 rows = rows[len(batch) :]
@@ -224,9 +226,9 @@ class Engine(HFLM):
         """One pass of one batch: [prefix][padding][own part of the context][branches]."""
         context, extra = max(len(row.ids) - n for row in rows), max(row.extra for row in rows)
         ids, positions, mask = self._layout(n, rows, context, extra)
-        layers = prefix.layers if prefix else [None] * self.model.config.get_text_config().num_hidden_layers
-        cache = Cache(layers=[ReservedLayer(n + context + extra, layer) for layer in layers])
-        logits = self._forward(ids, positions, mask, cache, keep=1 + extra)
+        before: list = prefix.layers if prefix else [None] * self.model.config.get_text_config().num_hidden_layers
+        layers = [ReservedLayer(n + context + extra, layer) for layer in before]
+        logits = self._forward(ids, positions, mask, Cache(layers=list(layers)), keep=1 + extra)
         answers = self._read(rows, logits, 1 + extra)
         if not any(row.generating for row in rows):
             return answers, None
@@ -234,9 +236,9 @@ class Engine(HFLM):
         if mask is not None:  # what the context's last token sees: nothing of the branches, nor of the padding
             seen = mask[:, 0, context - 1]
         wanted = torch.tensor([number for number, row in enumerate(rows) if row.generating], device=self.device)
-        _select(cache.layers, wanted if len(wanted) < len(rows) else None)
+        _select(layers, wanted if len(wanted) < len(rows) else None)
         generating = [row for row in rows if row.generating]
-        return answers, Prefilled(generating, logits[wanted, 0].clone(), seen[wanted], cache.layers)
+        return answers, Prefilled(generating, logits[wanted, 0].clone(), seen[wanted], layers)
 
     def _layout(self, n: int, rows: list[Row], context: int, extra: int):
         """Ids and positions (rows, width), and which columns each position sees: (rows, 1, width, n + width) bool, None
@@ -302,8 +304,9 @@ class Engine(HFLM):
         rows = [row for each in waiting for row in each.rows]
         columns = max(each.seen.shape[1] for each in waiting)
         capacity = columns + max(row.new_tokens for row in rows)
-        layers = zip(*(each.layers for each in waiting), strict=True)
-        cache = Cache(layers=[ReservedLayer.joined(list(parts), columns, capacity) for parts in layers])
+        prefilled = zip(*(each.layers for each in waiting), strict=True)
+        layers = [ReservedLayer.joined(list(parts), columns, capacity) for parts in prefilled]
+        cache = Cache(layers=list(layers))
         pad = torch.nn.functional.pad
         visible = torch.cat([pad(each.seen, (columns - each.seen.shape[1], 0), value=False) for each in waiting])
         visible = None if visible.all() else visible[:, None, None]  # None: every column
@@ -326,7 +329,7 @@ class Engine(HFLM):
                 keep = torch.tensor(going, device=self.device)
                 tokens, length, live = tokens[keep], length[keep], [live[place] for place in going]
                 visible = visible if visible is None else visible[keep]
-                _select(cache.layers, keep)
+                _select(layers, keep)
             if visible is not None:
                 visible = pad(visible, (0, 1), value=True)
             logits = self._forward(tokens[:, None], length[:, None], visible, cache, keep=1)[:, -1]

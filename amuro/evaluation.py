@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -184,7 +185,7 @@ def _chat(unit: Unit, lm) -> dict:
     return {"apply_chat_template": True, "fewshot_as_multiturn": True, "chat_template": lm.apply_chat_template}
 
 
-def score_units(lm, checkpoint_folder: Path, asked: Request, units: list[Unit], bar) -> tuple[object, dict]:
+def score_units(lm, checkpoint_folder: Path, asked: Request, units: list[Unit], bar) -> tuple[Any, dict]:
     """The harness's task, and per method one line per scored example: example_id, target, prediction, a column per
     metric, truncated, unparsable, and for multiple choice `chance`."""
     task = load_task(checkpoint_folder, asked, units)

@@ -266,8 +266,8 @@ class Choices(AmuroTask):
         ]
 
     def answers(self, doc: dict, responses: list) -> dict[str, Answer]:
-        scores = np.array([logprob for logprob, _ in responses])
-        best = int(scores.argmax())
-        best_norm = int((scores / np.array([len(choice) for choice in doc["choices"]])).argmax())
+        logprobs = np.array([logprob for logprob, _ in responses])
+        best = int(logprobs.argmax())
+        best_norm = int((logprobs / np.array([len(choice) for choice in doc["choices"]])).argmax())
         scores = {"accuracy": float(best == doc["gold"]), "accuracy_norm": float(best_norm == doc["gold"])}
         return {"loglikelihood": Answer(doc["choices"][best], scores)}

@@ -112,7 +112,7 @@ class Labels(AmuroTask):
         return "token_prob" in self.methods or "constrained" in self.methods
 
     def requests(self, doc: dict, context: str, metadata) -> list[Instance]:
-        out = []
+        out: list[tuple[str, tuple]] = []
         if self.asks_candidates:
             if not self.one_token_each(context):
                 raise ValueError(

@@ -64,7 +64,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose update of each matrix is made orthogonal (Jordan et al. 2024), in fp32."""
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, closure=None):
         """One update of every matrix that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
@@ -135,12 +135,12 @@ def _raise(family: Path, asked: dict, recipe: Recipe, seed: int, files: list[Pat
     rows = lay_out(training, tokenizer, recipe.row_tokens)
     if not rows:
         raise ValueError(f"the text is shorter than one row of {recipe.row_tokens} tokens: give more of it")
-    unseen = lay_out(held_out, tokenizer, recipe.row_tokens)
-    for part in (rows, unseen) if files else ():  # the documents of the world come in no order
+    others = lay_out(held_out, tokenizer, recipe.row_tokens)
+    for part in (rows, others) if files else ():  # the documents of the world come in no order
         random.Random(f"{seed}-order").shuffle(part)
     need = recipe.checkpoints[-1] * recipe.rows  # a short text is read again and again
     data = torch.tensor([rows[i % len(rows)] for i in range(need)]).view(-1, recipe.rows, recipe.row_tokens)
-    unseen = torch.tensor(unseen[:64])
+    unseen = torch.tensor(others[:64])
     model = _make_model(recipe, len(tokenizer))
     losses = {}
 
@@ -283,8 +283,9 @@ def _train(model: OlmoForCausalLM, data: torch.Tensor, recipe: Recipe, keep) -> 
         loss = _loss(model, data[step])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for each in (*optimisers, *schedules):
-            each.step()
+        for optimiser, schedule in zip(optimisers, schedules, strict=True):
+            optimiser.step()
+            schedule.step()
         model.zero_grad()
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         if step + 1 in recipe.checkpoints:

@@ -258,8 +258,9 @@ def _check_dataset(dataset: str | None, stage: str) -> None:
 
 def _check_training(arguments: ScriptArguments, sft, given: list[str], recipe: dict) -> None:
     _check_numbers(arguments, sft)
-    if not 0 < getattr(arguments, "train_fraction", 1.0) <= 1:
-        raise ValueError(f"--train_fraction {arguments.train_fraction}: must be above 0 and at most 1")
+    fraction = getattr(arguments, "train_fraction", 1.0)  # of train_instruct.py alone
+    if not 0 < fraction <= 1:
+        raise ValueError(f"--train_fraction {fraction}: must be above 0 and at most 1")
     if {"num_train_rows", "train_fraction"} <= {*given, *recipe}:
         raise ValueError("--num_train_rows and --train_fraction both say how much to train on: give one of them")
     if arguments.keep_weights not in ("none", "all"):
@@ -363,8 +364,8 @@ def with_origins(origins: dict[str, str], *parts) -> dict[str, dict]:
     return {name: {"value": plain[name], "origin": origins[name]} for name in values if name not in secret}
 
 
-def quiet(parser: argparse.ArgumentParser, usage: str) -> argparse.ArgumentParser:
-    """The parser with a help that teaches (usage.py); its errors are a ValueError of one line instead of all flags."""
+def quiet(parser, usage: str):
+    """The HfArgumentParser with a help that teaches (usage.py); its errors are a ValueError of one line."""
 
     def error(message: str):
         raise ValueError(f"{message}; see --help")

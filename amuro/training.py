@@ -7,6 +7,7 @@ move, or fewer steps than planned stop the script with the cause.
 import math
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -169,13 +170,13 @@ def _project_trained_positions() -> None:
     trl.trainer.utils._use_triton = lambda device: device.type == "cpu" or on_gpu(device)
 
 
-def fit(trainer: SFTTrainer, keeper: Keeper | None = None, held_out: list[dict] = ()) -> dict:
+def fit(trainer: SFTTrainer, keeper: Keeper | None = None, held_out: Sequence[dict] = ()) -> dict:
     """Train, and say what happened: steps, loss, seconds. With a keeper it goes on from the newest whole checkpoint.
     `held_out` are examples whose mean loss is measured afterwards.
 
     RuntimeError where steps are missing or no weight moved; Preempted where SIGTERM came and a checkpoint was saved.
     """
-    sft, n = trainer.args, len(trainer.train_dataset)
+    sft, n = trainer.args, len(trainer.train_dataset)  # type: ignore[arg-type]  # a Dataset here, which has a length
     per_step = sft.per_device_train_batch_size * sft.gradient_accumulation_steps * sft.world_size
     planned = sft.max_steps if sft.max_steps > 0 else math.ceil(math.ceil(n / per_step) * sft.num_train_epochs)
     before = _checksums(trainer.model)
@@ -238,10 +239,10 @@ def _checksums(model) -> dict[str, tuple[float, float]]:
 
 
 @torch.no_grad()
-def mean_loss(model, examples: list[dict], batch_size: int = 8) -> float:
+def mean_loss(model, examples: Sequence[dict], batch_size: int = 8) -> float:
     """Mean loss (nats) over the trained tokens of examples, by plain torch: how well held-out rows are predicted."""
     model.eval()
-    total = tokens = 0
+    total, tokens = 0.0, 0
     for start in range(0, len(examples), batch_size):
         part = examples[start : start + batch_size]
         width = max(len(each["input_ids"]) for each in part)
@@ -254,7 +255,7 @@ def mean_loss(model, examples: list[dict], batch_size: int = 8) -> float:
         total += torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
         ).item()
-        tokens += (labels[:, 1:] != IGNORED).sum().item()
+        tokens += int((labels[:, 1:] != IGNORED).sum())
     return total / tokens
 
 

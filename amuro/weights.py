@@ -53,7 +53,7 @@ def save(trainer: SFTTrainer, tokenizer, folder: Path) -> None:
     gathered = trainer.accelerator.get_state_dict(model) if sharded else None  # all processes take part
     if PartialState().is_main_process:
         if isinstance(model, PeftModel):
-            _write(folder / "adapter", lambda place: model.save_pretrained(place))
+            _write(folder / "adapter", model.save_pretrained)
             model = model.merge_and_unload()
         _write(folder / "weights", lambda place: _store(model, tokenizer, gathered, place))
     trainer.accelerator.free_memory()  # the optimizer's; also waits for the others
@@ -64,7 +64,7 @@ def _store(model, tokenizer, gathered: dict | None, place: Path) -> None:
     tokenizer.save_pretrained(place)
 
 
-def _write(folder: Path, write: Callable[[Path], None]) -> None:
+def _write(folder: Path, write: Callable) -> None:
     """A folder that is either whole or absent."""
     remove(folder)
     partial = folder.with_name(f"{folder.name}.partial")

@@ -107,7 +107,7 @@ def list_(name: FamilyName, output: Format = "table") -> None:
     if output != "table":
         write(rows, output)
     else:
-        shorter = [(str(r["step"]), number(r["tokens_b"]), r["revision"], r["commit"][:12]) for r in rows]
+        shorter = [(str(each.step), number(each.tokens_b), shown(history, each), each.commit[:12]) for each in found]
         for line in columns([("step", "tokens_b", "revision", "commit"), *shorter], right=(0, 1)):
             print(line)
     for remark in remarks(history, found):

@@ -108,10 +108,9 @@ def revisions(family: Family) -> list[Revision]:
     if family.folder:
         return read_folder(family)
     if family.repos:
-        refs = {each["repo"]: read_refs(each["repo"]) for each in family.repos}
+        heads = {each["repo"]: read_refs(each["repo"])["main"] for each in family.repos}
         return [
-            Revision(each["step"], each["tokens_b"], "main", refs[each["repo"]]["main"], each["repo"])
-            for each in family.repos
+            Revision(each["step"], each["tokens_b"], "main", heads[each["repo"]], each["repo"]) for each in family.repos
         ]
     refs = read_refs(family.repo)
     found = [

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,8 +92,9 @@ def _listed(repo: str, commit: str) -> dict[str, "RepoFile"]:
     """{path: RepoFile} of a commit, from the cache where it was fetched before."""
     from huggingface_hub import HfApi, get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
-    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.hf_api import RepoFile, RepoFolder
 
+    entries: Iterable[RepoFile | RepoFolder]
     try:
         entries = get_cached_repo_tree(repo, revision=commit)
     except CachedRepoTreeNotFoundError:

@@ -54,7 +54,10 @@ def about(each: Family) -> Iterable[str]:
     if each.files:
         yield f"weights: {each.files}" + "?" * ("files" in each.unconfirmed)
     if each.main != "last" and each.pattern:
-        said = {"apart": "a model that was trained on from there", "none": "no checkpoint of this history"}
+        said: dict[str | int, str] = {
+            "apart": "a model that was trained on from there",
+            "none": "no checkpoint of this history",
+        }
         yield f"main: {said.get(each.main, f'step {each.main}')}" + "?" * ("main" in each.unconfirmed)
     if each.note:
         yield each.note
@@ -95,7 +98,9 @@ def columns(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> list[str]:
     """Rows as aligned lines, those columns to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     ways = [str.rjust if i in right else str.ljust for i in range(len(widths))]
-    return ["  ".join(way(*cell) for way, *cell in zip(ways, row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(way(text, width) for way, text, width in zip(ways, row, widths, strict=True)).rstrip() for row in rows
+    ]
 
 
 def write(rows: list[dict], output: str) -> None:

@@ -112,7 +112,8 @@ def light(folder: Path) -> Snapshot:
             files[path.name] = File(path.stat().st_size, path.name)
     found = {name: _content((here, name, files[name].size)) for name in _looked_into(files)}
     headers = {name: each for name, each in found.items() if isinstance(each, Header)}
-    return Snapshot(None, here.name, "", files, headers, {n: each for n, each in found.items() if n not in headers})
+    texts = {name: each for name, each in found.items() if not isinstance(each, Header)}
+    return Snapshot(None, here.name, "", files, headers, texts)
 
 
 def read_header(start: bytes, size: int, rest=None) -> Header:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from amuro.running import ledger
 from amuro.running.board import Board
@@ -46,8 +47,8 @@ class Slot:
     `model` is what it has in memory."""
 
     name: str
-    actor: object
-    answer: object
+    actor: Any
+    answer: Any
     place: tuple[int, str] | None = None
     command: Command | None = None
     model: str = ""
@@ -125,7 +126,9 @@ class Crew:
         self.board.slots = max(1, room)
         busy = sum(slot.command is not None for slot in self.slots)
         while len(self.slots) < min(room, len(self.queue) + busy):
-            actor = remote(Worker).options(max_restarts=0, **self.takes).remote(os.getcwd(), self.takes["num_gpus"])
+            actor: Any = (
+                remote(Worker).options(max_restarts=0, **self.takes).remote(os.getcwd(), self.takes["num_gpus"])
+            )
             self.hired += 1
             self.slots.append(Slot(f"{self.hired}", actor, actor.ready.remote()))
 

@@ -23,7 +23,7 @@ from amuro.running import costs, grids, ledger, needs
 from amuro.running.board import duration
 from amuro.running.grids import Command
 from amuro.running.status import claimed, state_of
-from amuro.tasks import DATASETS, TASKS, select_tasks
+from amuro.tasks import DATASETS, TASKS, Dataset, Task, select_tasks
 from amuro.usage import RECIPES
 
 GB = 1e9
@@ -133,7 +133,8 @@ def check_data(commands: list[Command], data_dir: str | None = None) -> None:
         stage = costs.STAGES[program]
         trained = DATASETS.get(dataset or ("tulu" if stage == "instruct" else ""))
         scored = [TASKS[name] for name in select_tasks(tasks or costs.TASKS[stage], trained.name if trained else "")]
-        for each in [*([trained] if trained else []), *scored]:
+        used: list[Task | Dataset] = [*([trained] if trained else []), *scored]
+        for each in used:
             if not has_split(each.source, each.split, mirror):
                 lacking[f"{mirror}/{each.source.folder}/{each.split}.jsonl"] = None
     if lacking:

@@ -9,6 +9,7 @@ Commands are looked up in the ledger (ledger.py), cells in their folders, and wh
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from amuro.registry.doubts import of_runs
@@ -65,16 +66,15 @@ def look(runs: Path, files: Sequence[str | Path] = (), only: Sequence[str] = ())
     holders = claimed(runs)
     running = [_claimed(name, holder) for name, holder in holders.items() if holder.alive]
     stale = [_claimed(name, holder) for name, holder in holders.items() if not holder.alive]
-    common = {"runs": str(runs), "running": running, "stale": stale, "warnings": of_runs(runs)}
+    found = partial(Status, str(runs), running=running, stale=stale, warnings=of_runs(runs))
     if not files:
         done, missing, units = _cells(runs)
         failed = [_failed(entry) for entry in entries.values() if entry.state == "failed"]
-        return Status(**common, done=done, failed=failed, missing=missing, units=units)
+        return found(done=done, failed=failed, missing=missing, units=units)
     commands = grids.read(files, only)
     states = {command.key: state_of(command, entries, runs) for command in commands}
     of = lambda state: [command for command in commands if states[command.key] == state]  # noqa: E731
-    return Status(
-        **common,
+    return found(
         done=[{"command": str(command), "cells": list(entries[command.key].folders)} for command in of("complete")],
         failed=[_failed(entries[command.key]) for command in of("failed")],
         missing=[str(command) for command in of("to do")],

@@ -161,8 +161,8 @@ def gain(difference: Difference, chance: float | np.ndarray) -> Estimate:
     """
     if not np.all((np.asarray(chance) >= 0) & (np.asarray(chance) < 1)):
         raise ValueError(f"chance level {chance}: a gain needs one in [0, 1)")
-    found = [each / (1 - chance) for each in (difference.mean, difference.low, difference.high, difference.stderr)]
-    return Estimate(*found, difference.n)
+    of, room = difference, 1 - chance
+    return Estimate(of.mean / room, of.low / room, of.high / room, of.stderr / room, of.n)
 
 
 @dataclass(frozen=True)

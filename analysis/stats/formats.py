@@ -76,22 +76,30 @@ def format_range(scores: np.ndarray) -> Range:
     shape, (formats, n) = scores.shape[:-2], scores.shape[-2:]
     rows = scores.reshape(-1, formats, n)
     parts = [range_of_errors(*drawn(rows[part])) for part in blocks(len(rows), RESAMPLES * formats**2)]
-    return Range(*(np.concatenate(each).reshape(shape)[()] for each in zip(*parts, strict=True)), n)
+    together = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Range(**{name: values.reshape(shape)[()] for name, values in together.items()}, n=n)
 
 
 def range_of_means(means: np.ndarray, errors: np.ndarray, n: int) -> Range:
     """The same of means (..., formats) with standard errors (..., formats), unpaired."""
-    return Range(*range_of_errors(means, normal_noise(errors)), n)
+    return Range(**range_of_errors(means, normal_noise(errors)), n=n)
 
 
-def range_of_errors(means: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The numbers of a Range in its order, from what `errors_of_range` takes."""
+def range_of_errors(means: np.ndarray, draws: np.ndarray) -> dict[str, np.ndarray]:
+    """The numbers of a Range by name, from what `errors_of_range` takes."""
     observed, bias, largest, pair = errors_of_range(means, draws)
     (top,), (bottom,) = percentiles(largest, 97.5), percentiles(pair, 2.5)
-    found = [np.maximum(0, observed - each) for each in (bias, np.maximum(top, bias), np.minimum(bottom, 0))]
-    _, _, largest, _ = errors_of_range(means, draws, CONTENDS_IN_MEANS)
-    most = (largest - pair).mean(axis=0)
-    return *found, observed, bias, most, largest.std(axis=0), pair.std(axis=0)
+    _, _, larger, _ = errors_of_range(means, draws, CONTENDS_IN_MEANS)
+    return {
+        "mean": np.maximum(0, observed - bias),
+        "low": np.maximum(0, observed - np.maximum(top, bias)),
+        "high": np.maximum(0, observed - np.minimum(bottom, 0)),
+        "observed": observed,
+        "bias": bias,
+        "most": (larger - pair).mean(axis=0),
+        "above": larger.std(axis=0),
+        "below": pair.std(axis=0),
+    }
 
 
 def mean_range(
