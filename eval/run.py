@@ -17,7 +17,7 @@ import pandas as pd
 from accelerate import PartialState
 from transformers import HfArgumentParser
 
-from amuro import checkpoints, evaluation, settings, tracking, weights
+from amuro import checkpoints, checks, evaluation, settings, tracking, weights
 from amuro.cells import Cell, Unit, changed_packages, find_cell, read_record, write_record
 from amuro.registry.fetching import fetch
 from amuro.results import read_unit
@@ -34,7 +34,7 @@ class Arguments(settings.EvaluationArguments):
     cell: str | None = field(
         default=None, metadata={"help": "comma list of tuned models: their folders, or cell_ids under --runs"}
     )
-    dtype: str = field(default="float32", metadata={"help": f"of the weights: {', '.join(settings.DTYPES)}"})
+    dtype: str = field(default="float32", metadata={"help": f"of the weights: {', '.join(checks.DTYPES)}"})
     report_to: str = field(default="wandb", metadata={"help": "wandb or none"})
 
 
@@ -61,13 +61,13 @@ def read(argv: list[str] | None = None) -> Arguments:
     argv, parser = list(sys.argv[1:] if argv is None else argv), make_parser()
     settings.check_flags(argv, parser)
     (arguments,) = parser.parse_args_into_dataclasses(args=argv)
-    settings.check_evaluation(arguments)
-    if not any(settings.items(arguments.checkpoint or "") + settings.items(arguments.cell or "")):
+    checks.check_evaluation(arguments)
+    if not any(checks.items(arguments.checkpoint or "") + checks.items(arguments.cell or "")):
         raise ValueError("give --checkpoint (BASE models), --cell (tuned ones), or both")
-    if arguments.dtype not in settings.DTYPES:
-        raise ValueError(f"--dtype {arguments.dtype!r}: allowed: {', '.join(settings.DTYPES)}")
-    if arguments.report_to not in settings.REPORT_TO:
-        raise ValueError(f"--report_to {arguments.report_to!r}: allowed: {', '.join(settings.REPORT_TO)}")
+    if arguments.dtype not in checks.DTYPES:
+        raise ValueError(f"--dtype {arguments.dtype!r}: allowed: {', '.join(checks.DTYPES)}")
+    if arguments.report_to not in checks.REPORT_TO:
+        raise ValueError(f"--report_to {arguments.report_to!r}: allowed: {', '.join(checks.REPORT_TO)}")
     return arguments
 
 
@@ -75,8 +75,8 @@ def main(argv: list[str] | None = None) -> list[Path]:
     """Evaluate cells and return their folders. Raises ValueError on a user's mistake, before any model is loaded,
     Claimed where another command has a cell."""
     arguments = read(argv)
-    models = [base_model(name, arguments) for name in settings.items(arguments.checkpoint or "") if name]
-    models += [tuned_model(name, arguments) for name in settings.items(arguments.cell or "") if name]
+    models = [base_model(name, arguments) for name in checks.items(arguments.checkpoint or "") if name]
+    models += [tuned_model(name, arguments) for name in checks.items(arguments.cell or "") if name]
     if len(models) > 1 and tracking.in_sweep():
         raise ValueError("a run of a W&B sweep is about one model: list models under `values`, not in one comma list")
     places = [fetch(model.checkpoint) if model.checkpoint else model.folder / "weights" for model in models]

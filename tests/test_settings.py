@@ -6,7 +6,7 @@ import pytest
 import yaml
 from trl import ModelConfig, SFTConfig, TrlParser
 
-from amuro import recipes, settings, training, usage
+from amuro import checks, recipes, settings, training, usage
 from amuro.programs import load_program
 
 train_sft, eval_run = load_program("train_sft.py"), load_program("eval/run.py")
@@ -67,7 +67,7 @@ def test_a_recipe_may_differ_per_dataset(tmp_path):
 def test_the_description_names_all_that_decides_the_weights():
     """Also where it is the library's default; the adapters' settings where there are adapters."""
     argv = ("--checkpoint", "olmo-1b@1000", "--dataset", "mnli")
-    lora = [each.name for each in fields(ModelConfig) if each.name.startswith(settings.LORA)]
+    lora = [each.name for each in fields(ModelConfig) if each.name.startswith(checks.LORA)]
     for more, adapters in ((), False), (("--use_peft", "--lora_r", "4"), True):
         *parts, origins = parse(*argv, *more)
         named = {line.split()[0]: line.split()[-1] for line in settings.describe(origins, *parts).splitlines()}

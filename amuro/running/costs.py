@@ -13,6 +13,7 @@ from statistics import median
 
 from amuro import settings
 from amuro.cells import read_record
+from amuro.checks import items
 from amuro.registry.families import family
 from amuro.registry.family_files import family_folder
 from amuro.running.grids import Command
@@ -48,7 +49,7 @@ class Kind:
 def estimate(command: Command, known: dict[Kind, tuple[float, str]]) -> tuple[float | None, str]:
     """(seconds, where they are from) of a command; None where nothing is known of its kind. ValueError on --tasks that
     do not exist."""
-    stage, names = STAGES[command.program], settings.items(command.get("checkpoint") or "")
+    stage, names = STAGES[command.program], items(command.get("checkpoint") or "")
     if command.get("cell"):
         return None, "unknown"
     dataset = command.get("dataset") or ("tulu" if stage == "instruct" else "")
@@ -94,9 +95,7 @@ def published(kind: Kind, command: Command, tasks: tuple[str, ...]) -> tuple[flo
     for dataset in [kind.dataset] if kind.dataset else TABLE_4:
         hours += TABLE_4[dataset]["training"] if kind.dataset else 0.0
         relations = {relation_of(task, dataset) for task in tasks} - ({"cross_task"} if not kind.dataset else set())
-        passes = len(settings.items(command.get("prompt_format") or "")) * len(
-            settings.items(command.get("num_shots") or "")
-        )
+        passes = len(items(command.get("prompt_format") or "")) * len(items(command.get("num_shots") or ""))
         hours += passes * sum(TABLE_4[dataset].get(relation, 0.0) for relation in relations)
     return hours * 3600 / 8, PAPER
 

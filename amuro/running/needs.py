@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from amuro import settings
 from amuro.checkpoints import Checkpoint, checkpoint_of, resolve
+from amuro.checks import items
 from amuro.registry.families import (
     Family,
     Revision,
@@ -49,7 +49,7 @@ def named(commands: Iterable[Command]) -> dict[str, Checkpoint]:
     Raises ValueError with all names that can mean nothing.
     """
     references = dict.fromkeys(
-        reference for command in commands for reference in settings.items(command.get("checkpoint") or "") if reference
+        reference for command in commands for reference in items(command.get("checkpoint") or "") if reference
     )
     points, problems = {}, []
     for reference in references:
