@@ -32,7 +32,9 @@ app.add_typer(commands.app, name="checkpoints")
 @app.command()
 def nursery(
     out: Annotated[Path, typer.Option(help="folder to write family/ and data/ under")] = Path("nursery"),
-    preset: Annotated[str, typer.Option(help="default (about two minutes on two cores) or tiny (seconds)")] = "default",
+    preset: Annotated[
+        str, typer.Option(help="default (two minutes on two cores), tiny (seconds); with --text also study (an hour)")
+    ] = "default",
     seed: Annotated[int, typer.Option(min=0, help="seed of the world, its text and the weights")] = 0,
     text: Annotated[Path | None, typer.Option(help="folder of .txt files to pre-train on instead of the world")] = None,
     threads: Annotated[

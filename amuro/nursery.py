@@ -6,8 +6,8 @@
 
 writes OUT/family/family.json, OUT/family/step-N/ (plain Hugging Face folders, fp32) and, for the world, OUT/data/ with
 every dataset of the suite by the file and field names of the real data. family.json is written last: a folder that has
-one is whole. The same call again does nothing; another recipe for the same folder is refused. The same seed on the same
-machine with the same number of threads gives the same bytes.
+one is whole. The same call again does nothing, or goes on where it was cut off; another recipe for the same folder is
+refused. The same seed on the same machine with the same number of threads gives the same bytes.
 """
 
 import hashlib
@@ -15,10 +15,13 @@ import json
 import random
 import shutil
 import sys
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import OlmoConfig, OlmoForCausalLM, PreTrainedTokenizerFast
@@ -44,6 +47,7 @@ class Recipe:
     mlp: int = 256
     rows: int = 32
     row_tokens: int = 64
+    context: int = 2048  # tokens that the model says it takes
     adamw_rate: float = 3e-3  # embeddings
     muon_rate: float = 0.02  # matrices
     warmup: int = 30  # steps, after which both rates fall linearly to a tenth
@@ -56,8 +60,21 @@ WORLD = {
 }
 TEXT = {
     "default": Recipe((20, 40, 80, 160, 320), vocab=4096, mlp=512, rows=16, row_tokens=256),
+    "study": Recipe(  # of docs/study.md, for 16 MB of text: an hour on two cores; shots fit into a row
+        (25, 75, 200, 500, 1000, 2000),
+        vocab=4096,
+        hidden=256,
+        mlp=768,
+        rows=4,
+        row_tokens=1024,
+        context=1024,
+    ),
     "tiny": Recipe((2, 4, 8), vocab=600, hidden=32, layers=2, heads=2, mlp=64, rows=4, warmup=2),
 }
+
+
+KEEP = 100  # steps after which a raising that is cut off can go on
+STATE = "raising.safetensors"
 
 
 class Muon(torch.optim.Optimizer):
@@ -102,8 +119,10 @@ def raise_nursery(
         return family
     if not files and data.exists() and not family.exists():
         raise ValueError(f"{data} is there already and is no nursery's: choose another --out")
-    for left_over in family.glob("step-*"):  # by a raising that was cut off
-        shutil.rmtree(left_over)
+    if not _begun(family, asked):
+        for left_over in family.glob("step-*"):  # by another raising that was cut off
+            shutil.rmtree(left_over)
+        (family / STATE).unlink(missing_ok=True)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or 1)
     try:
@@ -115,6 +134,7 @@ def raise_nursery(
     if not files:
         write_datasets(make_world(seed), data)
     write_atomic(family / "family.json", (json.dumps(record, indent=2) + "\n").encode())
+    (family / STATE).unlink()
     return family
 
 
@@ -130,7 +150,7 @@ def _check_same(family: Path, asked: dict) -> None:
 def _raise(family: Path, asked: dict, recipe: Recipe, seed: int, files: list[Path]) -> dict:
     """Train, saving each checkpoint; returns what family.json says."""
     training, held_out, corpus = _text_corpus(files) if files else _world_corpus(recipe, seed)
-    tokenizer = _make_tokenizer(training, recipe.vocab)
+    tokenizer = _make_tokenizer(training, recipe.vocab, recipe.context)
     lay_out = _cut if files else _pack
     rows = lay_out(training, tokenizer, recipe.row_tokens)
     if not rows:
@@ -148,7 +168,7 @@ def _raise(family: Path, asked: dict, recipe: Recipe, seed: int, files: list[Pat
         _save(model, tokenizer, family / f"step-{step}")
         losses[f"{step}"] = round(_held_out_loss(model, unseen), 4) if len(unseen) else None
 
-    _train(model, data, recipe, keep)
+    _train(model, data, recipe, family / STATE, {"asked": asked, "losses": losses}, keep)
     tokens = (data != tokenizer.pad_token_id).sum(dim=(1, 2)).cumsum(0).tolist()  # seen after each step
     return {
         "name": "nursery-text" if files else "nursery",
@@ -200,7 +220,7 @@ def _text_corpus(files: list[Path]) -> tuple[list[str], list[str], str]:
     return training, held_out, _digest(files)
 
 
-def _make_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
+def _make_tokenizer(texts: list[str], vocab: int, context: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE of the corpus, the prompt templates and the label words (each of which becomes one token)."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -214,7 +234,7 @@ def _make_tokenizer(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts[:20_000] + 200 * [*labels, *templates, GUILD], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=PAD, model_max_length=2048)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=PAD, model_max_length=context)
 
 
 def _pack(texts: list[str], tokenizer: PreTrainedTokenizerFast, row_tokens: int) -> list[list[int]]:
@@ -245,7 +265,7 @@ def _make_model(recipe: Recipe, vocab: int) -> OlmoForCausalLM:
         intermediate_size=recipe.mlp,
         num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads,
-        max_position_embeddings=2048,
+        max_position_embeddings=recipe.context,
         tie_word_embeddings=True,
         initializer_range=recipe.init_std,
         bos_token_id=None,
@@ -267,8 +287,9 @@ def _held_out_loss(model: OlmoForCausalLM, rows: torch.Tensor) -> float:
     return loss
 
 
-def _train(model: OlmoForCausalLM, data: torch.Tensor, recipe: Recipe, keep) -> None:
-    """One pass over data, (steps, rows, row_tokens); calls keep(step) at each checkpoint."""
+def _train(model: OlmoForCausalLM, data: torch.Tensor, recipe: Recipe, state: Path, about: dict, keep) -> None:
+    """One pass over data, (steps, rows, row_tokens); calls keep(step) at each checkpoint. What is needed to go on is
+    kept in the file `state`, together with what it is `about`."""
     steps = len(data)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
@@ -276,20 +297,57 @@ def _train(model: OlmoForCausalLM, data: torch.Tensor, recipe: Recipe, keep) -> 
         Muon(matrices, {"lr": recipe.muon_rate}),
         torch.optim.AdamW(others, lr=recipe.adamw_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
-    rate = lambda s: min((s + 1) / recipe.warmup, 1) * (1 - 0.9 * s / steps)  # noqa: E731
-    schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, rate) for optimiser in optimisers]
-    bar = tqdm(range(steps), desc="raising", unit="step", mininterval=2)
+    peaks = (recipe.muon_rate, recipe.adamw_rate)
+    first = _restore(state, model, optimisers, about) if state.exists() else 0
+    bar = tqdm(range(first, steps), initial=first, total=steps, desc="raising", unit="step", mininterval=2)
     for step in bar:
         loss = _loss(model, data[step])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser, schedule in zip(optimisers, schedules, strict=True):
+        for optimiser, peak in zip(optimisers, peaks, strict=True):
+            rate = peak * (min((step + 1) / recipe.warmup, 1) * (1 - 0.9 * step / steps))
+            optimiser.param_groups[0]["lr"] = rate
             optimiser.step()
-            schedule.step()
         model.zero_grad()
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         if step + 1 in recipe.checkpoints:
             keep(step + 1)
+        if (step + 1) % KEEP == 0 or step + 1 == steps:
+            _store(state, step + 1, model, optimisers, about)
+
+
+def _begun(family: Path, asked: dict) -> bool:
+    """Whether this raising was cut off, and can go on."""
+    if not (family / STATE).exists():
+        return False
+    with safe_open(family / STATE, framework="pt") as file:
+        return json.loads(file.metadata()["about"])["asked"] == asked
+
+
+def _store(state: Path, step: int, model: OlmoForCausalLM, optimisers: list, about: dict) -> None:
+    """Weights and the optimisers' tensors in one file, which is whole or absent."""
+    tensors = {f"weight {name}": weight.detach() for name, weight in model.named_parameters()}
+    for number, optimiser in enumerate(optimisers):
+        for index, kept in optimiser.state_dict()["state"].items():
+            tensors |= {f"{number} {index} {name}": value for name, value in kept.items()}
+    write_atomic(state, save(tensors, {"step": f"{step}", "about": json.dumps(about)}))
+
+
+def _restore(state: Path, model: OlmoForCausalLM, optimisers: list, about: dict) -> int:
+    """The step to go on from; weights, optimisers and losses are as `_store` found them."""
+    with safe_open(state, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(tensors.pop(f"weight {name}"))
+    kept = [defaultdict(dict) for _ in optimisers]
+    for name, value in tensors.items():
+        number, index, what = name.split()
+        kept[int(number)][int(index)][what] = value
+    for optimiser, found in zip(optimisers, kept, strict=True):
+        optimiser.load_state_dict({"state": found, "param_groups": optimiser.state_dict()["param_groups"]})
+    about["losses"].update(json.loads(metadata["about"])["losses"])
+    return int(metadata["step"])
 
 
 def _save(model: OlmoForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
     python bench/run_speed.py --out /tmp/speed                  about ten minutes on two cores
     python bench/run_speed.py --out /tmp/speed --parts workers --repeats 5
+    python bench/run_speed.py --out /tmp/speed --parts warm --whole --repeats 1    the whole grid: twenty minutes
 
 Every comparison alternates its two sides within one run and gives the median of the ratios with their range. The cells
 are those of `make demo`, so that they are of about equal size; each side makes them anew.
@@ -79,9 +80,9 @@ def compared(name: str, pairs: list[tuple[float, float]]) -> None:
     print(f"{name}: {statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}] ({shown})", flush=True)
 
 
-def warm(out: Path, repeats: int) -> None:
+def warm(out: Path, repeats: int, whole: bool) -> None:
     """A process per cell against warm workers, two at a time each, everything included."""
-    todo, pairs = cells(out, 10, "mnli", "socialiqa"), []
+    todo, pairs = commands(out) if whole else cells(out, 10, "mnli", "socialiqa"), []
     for _ in range(repeats):
         cold = by_processes(todo, out / "runs-cold", 2)
         pairs.append((cold, on_workers(todo, out / "runs-warm", 2)[0]))
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to work in; its nursery/ is raised if missing")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--whole", action="store_true", help="warm: all of the demo's grid instead of ten cells")
     given = parser.parse_args()
     out = given.out.resolve()
     if not (out / "nursery" / "family").is_dir():
@@ -114,7 +116,7 @@ def main() -> None:
     if "overhead" in given.parts:
         overhead(out)
     if "warm" in given.parts:
-        warm(out, given.repeats)
+        warm(out, given.repeats, given.whole)
     if "workers" in given.parts:
         workers(out, given.repeats)
 

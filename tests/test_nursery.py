@@ -9,8 +9,8 @@ from itertools import islice
 
 import pytest
 
+from amuro import nursery, world_data
 from amuro import world as w
-from amuro import world_data
 from amuro.conversations import tidy
 from amuro.data import content_id, convert, evaluation_rows
 from amuro.nursery import TEXT, WORLD, raise_nursery
@@ -332,6 +332,23 @@ def test_a_raising_cut_off_starts_over(raised):
     (raised[1] / "family" / "step-3").mkdir()
     raise_nursery(raised[1], preset="tiny", threads=1)
     assert digests(raised[1]) == before
+
+
+def test_a_raising_cut_off_goes_on(raised, tmp_path, monkeypatch):
+    """Killed at its last checkpoint, after it has kept what it needs at step 6; then the same call."""
+    monkeypatch.setattr(nursery, "KEEP", 3)
+    save = nursery._save
+    with monkeypatch.context() as cut:
+        cut.setattr(nursery, "_save", lambda *what: 1 / 0 if what[-1].name == "step-8" else save(*what))
+        with pytest.raises(ZeroDivisionError):
+            raise_nursery(tmp_path, preset="tiny", threads=1)
+    assert not (tmp_path / "family" / "family.json").exists() and (tmp_path / "family" / nursery.STATE).exists()
+    steps = []
+    loss = nursery._loss
+    monkeypatch.setattr(nursery, "_loss", lambda model, rows: steps.append(model.training) or loss(model, rows))
+    raise_nursery(tmp_path, preset="tiny", threads=1)
+    assert sum(steps) == 2  # steps 7 and 8
+    assert digests(tmp_path / "family") == digests(raised[0] / "family")
 
 
 def test_real_text(prose, tmp_path):
