@@ -1,6 +1,7 @@
 """What the tests share: a tiny random model with its own tokenizer, a small mirror of all datasets, a nursery."""
 
 import json
+import multiprocessing
 import os
 import random
 import subprocess
@@ -30,6 +31,13 @@ def run(*command, **env) -> subprocess.CompletedProcess:
         text=True,
         check=False,
     )
+
+
+def forked(target, *arguments) -> multiprocessing.Process:
+    """A started process that calls `target`: what is imported here needs no seconds there."""
+    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+    process.start()
+    return process
 
 
 def sentence(rng: random.Random, n: int = 8) -> str:

@@ -68,31 +68,21 @@ def difference(one: Path, two: Path) -> float:
 
 
 @pytest.mark.parametrize("config", ["ddp.yaml", "fsdp2_2x80gb.yaml"])
-def test_two_processes_give_the_weights_of_one(config, alone, family, mirror, tmp_path):
+def test_two_processes_give_the_weights_of_one_also_when_one_was_killed(config, alone, family, mirror, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
     runs = tmp_path / "runs"
     argv = arguments(family, mirror, runs, *SCORED)
-    done = launch(command(config, tmp_path, "train_sft.py", argv))
-    assert done.returncode == 0, done.stderr[-3000:]
-    folder = runs / alone.name
-    record = read_record(folder)["training"]
-    assert record["processes"] == 2 and record["steps"] == read_record(alone)["training"]["steps"]
-    assert difference(folder, alone) <= 1e-6
-    assert done.stdout.count("done: ") == 1  # one of the two speaks
-    both = [results.load(each).set_index("task")["value"] for each in (runs, alone.parent)]
-    assert both[0].to_dict() == pytest.approx(both[1].to_dict()) and len(both[0]) == 2
-
-
-@pytest.mark.parametrize("config", ["ddp.yaml", "fsdp2_2x80gb.yaml"])
-def test_two_processes_go_on_after_one_was_killed(config, alone, family, mirror, tmp_path):
-    (tmp_path / "slow.py").write_text(SLOW)
-    argv = arguments(family, mirror, tmp_path / "runs")
     killed = launch(command(config, tmp_path, tmp_path / "slow.py", argv), KILL_AT="7")
-    folder = tmp_path / "runs" / alone.name
+    folder = runs / alone.name
     assert killed.returncode != 0 and read_record(folder) is None
     done = launch(command(config, tmp_path, "train_sft.py", argv))
     assert done.returncode == 0, done.stderr[-3000:]
     record = read_record(folder)["training"]
-    assert record["processes"] == 2 and record["resumed_from"] == 6 and difference(folder, alone) <= 1e-6
+    assert record["processes"] == 2 and record["steps"] == read_record(alone)["training"]["steps"]
+    assert record["resumed_from"] == 6 and difference(folder, alone) <= 1e-6
+    assert done.stdout.count("done: ") == 1  # one of the two speaks
+    both = [results.load(each).set_index("task")["value"] for each in (runs, alone.parent)]
+    assert both[0].to_dict() == pytest.approx(both[1].to_dict()) and len(both[0]) == 2
 
 
 def test_two_processes_stop_at_the_same_step_on_sigterm(alone, family, mirror, tmp_path):

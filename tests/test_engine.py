@@ -12,6 +12,7 @@ import transformers
 from conftest import ROOT, make_tokenizer
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from test_settings import eval_run
 
 from amuro.cells import Unit
 from amuro.engine import Engine
@@ -66,7 +67,7 @@ def task_of(folder, mirror, name: str, prompt_format: str, shots: int, methods=N
     """A task with its requests built."""
     units = [Unit(name, prompt_format, shots, 42, each, "float32") for each in methods or TASKS[name].methods[:1]]
     task = load_task(folder, Request((), str(mirror), None, None), units)
-    task.build_all_requests(limit=12)
+    task.build_all_requests(limit=7)
     return task
 
 
@@ -318,12 +319,11 @@ def test_two_processes_share_the_work_and_store_the_same(family, mirror, tmp_pat
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "eval.run"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for command, runs in ((launch, "two"), ([sys.executable, "-m", "eval.run"], "one")):
-        done = subprocess.run(
-            [*command, *asks, "--runs", str(tmp_path / runs)], cwd=ROOT, env=env, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("done: ") == 1
+    two = [*launch, *asks, "--runs", str(tmp_path / "two")]
+    done = subprocess.run(two, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("done: ") == 1
+    eval_run.main([*asks, "--runs", str(tmp_path / "one")])
     files = sorted((tmp_path / "one").glob("*/units/*.parquet"))
     for path in files:
         other = tmp_path / "two" / path.relative_to(tmp_path / "one")

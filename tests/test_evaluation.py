@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, make_checkpoint, write_jsonl
+from conftest import ROOT, forked, make_checkpoint, write_jsonl
 from test_settings import eval_run, train_sft
 from transformers import AutoTokenizer
 
@@ -125,28 +124,25 @@ def test_chat_prompts_equal_the_stock_command(chat_family, mirror, tmp_path):
 def test_a_killed_evaluation_goes_on_and_is_the_same_to_the_byte(family, mirror, tmp_path):
     """SIGKILL before the first unit, between units, and between the methods of one pass."""
     asks = ["--checkpoint", f"{family}@20", "--tasks", "id", "--methods", "token_prob,free", *places(mirror, "")]
-    command = lambda runs: [sys.executable, "-m", "eval.run", *asks, "--runs", str(runs)]  # noqa: E731
-    subprocess.run(command(tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
+    eval_run.main([*asks, "--runs", str(tmp_path / "whole")])
     units = sorted((tmp_path / "whole").glob("*/units/*.parquet"))
     assert len(units) == 3 + 3 * 2
     kills = 0
     for wanted in (0, 3, 4):
-        process = subprocess.Popen(
-            command(tmp_path / "cut"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        process = forked(eval_run.main, [*asks, "--runs", str(tmp_path / "cut")])
         seen = lambda: len(list((tmp_path / "cut").glob("*/units/*.parquet")))  # noqa: E731
         deadline = time.time() + 120
-        while process.poll() is None and time.time() < deadline:
+        while process.is_alive() and time.time() < deadline:
             if seen() >= wanted and (wanted or list((tmp_path / "cut").glob("*/run.json"))):
                 break
             time.sleep(0.002)
-        assert process.poll() is None, process.stdout.read().decode()[-2000:]
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.is_alive()
+        process.kill()
+        process.join()
         kills += 1
     assert kills == 3 and 4 <= seen() < 9
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cut").glob("*/units/*.parquet")}
-    subprocess.run(command(tmp_path / "cut"), cwd=ROOT, check=True, capture_output=True)
+    eval_run.main([*asks, "--runs", str(tmp_path / "cut")])
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in before.items()), "a finished unit was run again"
     for path in units:
         assert (tmp_path / "cut" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()

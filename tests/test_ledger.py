@@ -7,6 +7,7 @@ import time
 import pytest
 from conftest import run
 from test_resume import arguments, train_sft
+from test_settings import eval_run
 
 from amuro import cells
 from amuro.cells import Unit
@@ -132,17 +133,9 @@ def test_the_real_scripts_write_their_entries(family, mirror, tmp_path):
     done = run("train_sft.py", *argv)
     assert done.returncode == 0, done.stderr[-2000:]
     tasks = ("--tasks", "paws", "--num_shots", "0", "--limit", "4", "--report_to", "none")
-    evaluated = run(
-        "-m",
-        "eval.run",
-        *("--checkpoint", f"{family}@10,{family}@20"),
-        *tasks,
-        "--data_dir",
-        mirror,
-        "--runs",
-        tmp_path,
-    )
-    assert evaluated.returncode == 0, evaluated.stderr[-2000:]
+    places = ("--data_dir", str(mirror), "--runs", str(tmp_path))
+    asked = ["--checkpoint", f"{family}@10,{family}@20", *tasks, *places]
+    ledger.run("eval/run.py", eval_run.main, asked)
     wrong = run("train_sft.py", *argv, "--learning_rate", "0")
     assert wrong.returncode == 2 and wrong.stderr.splitlines()[-1].startswith("error: --learning_rate 0")
     entries = {(entry.program, entry.state): entry for entry in ledger.read(tmp_path).values()}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, make_checkpoint
+from conftest import ROOT, forked, make_checkpoint
 from safetensors.torch import load_file
 from test_settings import train_sft
 from transformers import Trainer
@@ -79,8 +79,7 @@ def killed(where: str, at: int, argv: list[str]) -> None:
             weights._store = die
         train_sft.main(argv)
 
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
+    process = forked(child)
     process.join()
     assert process.exitcode == -signal.SIGKILL
 

@@ -149,6 +149,16 @@ def test_a_board_counts_and_says_how_long_it_takes(capsys):
 # ---- on Ray
 
 
+@pytest.fixture(scope="module")
+def address():
+    """A cluster of two CPUs that is there already: what `--address` takes."""
+    from ray.cluster_utils import Cluster
+
+    there = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield there.address
+    there.shutdown()
+
+
 @pytest.mark.slow
 def test_two_workers_do_a_grid_once_and_warm_ones_as_a_fresh_process_does(family, mirror, tmp_path):
     """Each worker has cells of several kinds behind it; a fresh process gives the same weights and values."""
@@ -169,7 +179,7 @@ def test_two_workers_do_a_grid_once_and_warm_ones_as_a_fresh_process_does(family
     assert len(pids) <= 2
     again = runner.run(commands, runs)  # needs no cluster
     assert (again.done, again.skipped, again.code) == (0, len(commands), 0) and again.seconds < 5
-    for command in (commands[0], commands[-1], commands[-2], commands[5]):
+    for command in (commands[-1], commands[5]):
         alone = run(command.program, *command.argv, f"--runs={fresh}")
         assert alone.returncode == 0, alone.stderr[-2000:]
         (name,) = ledger.entry(fresh, command.key).folders
@@ -179,7 +189,7 @@ def test_two_workers_do_a_grid_once_and_warm_ones_as_a_fresh_process_does(family
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced_and_a_hopeless_cell_set_aside(family, mirror, tmp_path, capfd):
+def test_a_killed_worker_is_replaced_and_a_hopeless_cell_set_aside(address, family, mirror, tmp_path, capfd):
     runs = tmp_path / "runs"
     commands = grid(family, mirror, num_train_epochs="20")
     hopeless = Command("train_sft.py", tuple((dict(commands[-1].flags) | {"checkpoint": f"{family}@15"}).items()))
@@ -196,7 +206,7 @@ def test_a_killed_worker_is_replaced_and_a_hopeless_cell_set_aside(family, mirro
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    done = runner.run([*commands, hopeless], runs, processes=2)
+    done = runner.run([*commands, hopeless], runs, address)
     killer.join(1)
     assert killed and (done.done, len(done.failed), done.left, done.code) == (len(commands), 1, 0, 1)
     each_once(runs, len(commands))
@@ -213,34 +223,32 @@ def test_a_killed_worker_is_replaced_and_a_hopeless_cell_set_aside(family, mirro
 
 
 @pytest.mark.slow
-def test_a_wrong_flag_stops_the_grid_before_any_cell(family, mirror, tmp_path):
+def test_a_wrong_flag_stops_the_grid_before_any_cell(address, family, mirror, tmp_path):
     commands = grid(family, mirror, ("mnli", "xsam"))
     commands.append(Command("train_sft.py", (*commands[2].flags, ("learning_rat", "1e-3"))))
     with pytest.raises(ValueError, match="2 problem.*nothing has run: .*did you mean learning_rate") as told:
-        runner.run(commands, tmp_path / "runs", processes=1)
+        runner.run(commands, tmp_path / "runs", address, processes=1)
     assert "--dataset 'xsam'" in str(told.value) and "did you mean xsum" in str(told.value)
     assert not list((tmp_path / "runs").glob("*/run.json"))
 
 
 @pytest.mark.slow
-def test_a_full_disk_budget_keeps_what_is_wanted_and_says_what_is_left(family, mirror, tmp_path, monkeypatch):
+def test_a_full_disk_budget_keeps_what_is_wanted_and_says_what_is_left(address, family, mirror, tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, "")  # is set by the runner, and put back after the test
     runs, commands = tmp_path / "runs", grid(family, mirror, keep_weights="all")[2:]
     one = sum(path.stat().st_size for path in (family / "step-10").iterdir())
-    done = runner.run(commands, runs, processes=2, disk_budget_gb=1.5 * one / 2**30)
+    done = runner.run(commands, runs, address, disk_budget_gb=1.5 * one / 2**30)
     assert (done.done, done.left, done.code) == (2, 2, 1) and "the disk budget is full" in str(done)
     assert sum(held(runs).values()) < 2.1 * one and all((runs / name / "run.json").is_file() for name in held(runs))
-    more = runner.run(commands, runs, processes=2, disk_budget_gb=9 * one / 2**30)
-    assert (more.done, more.skipped, more.code) == (2, 2, 0)
 
 
 @pytest.mark.slow
-def test_a_runner_and_two_scripts_at_the_same_cells_do_each_once(family, mirror, tmp_path):
+def test_a_runner_and_two_scripts_at_the_same_cells_do_each_once(address, family, mirror, tmp_path):
     runs, commands = tmp_path / "runs", grid(family, mirror, steps=(10,), num_train_epochs="20")
     log = (tmp_path / "log").open("w")
     written = [[each.program, [*each.argv, f"--runs={runs}"]] for each in commands]
     plain = [[sys.executable, "-c", SCRIPTS, json.dumps(order)] for order in (written, written[::-1])]
-    both = [driver(commands, runs, tmp_path), *plain]
+    both = [driver(commands, runs, tmp_path, address=address), *plain]
     processes = [subprocess.Popen(each, cwd=ROOT, stdout=log, stderr=log) for each in both]
     codes = [process.wait(timeout=300) for process in processes]
     assert codes == [0, 0, 0], (tmp_path / "log").read_text()[-3000:]
@@ -248,25 +256,30 @@ def test_a_runner_and_two_scripts_at_the_same_cells_do_each_once(family, mirror,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(family, mirror, tmp_path, number, code):
+def test_signals_save_a_checkpoint_and_the_same_command_goes_on(family, mirror, tmp_path):
+    """Ctrl-C, then SIGTERM to the command that goes on, then a third that ends it."""
     runs = tmp_path / "runs"
-    commands = grid(family, mirror, ("mnli",), steps=(10,), num_train_epochs="300")[1:]
+    commands = grid(family, mirror, ("mnli",), steps=(10,), num_train_epochs="500")[1:]
     command = driver(commands, runs, tmp_path, processes=1)
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.time() + 120
-    while not list((runs / "logs").glob("*.log")) or "train_runtime" in log_of(runs) or "/900" not in log_of(runs):
-        assert time.time() < deadline and process.poll() is None
-        time.sleep(0.1)
-    time.sleep(0.5)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == code and "1 left" in out and "run the same command again" in out, err[-2000:]
-    assert "SIGTERM: saved at step" in log_of(runs)
-    (folder,) = runs.glob("*-sft-*")
-    assert list(folder.glob("checkpoint-*")) and claims.holder(folder) is None
+    at_step = [0]
+    for turn, (number, code) in enumerate([(signal.SIGINT, 130), (signal.SIGTERM, 75)], 1):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        deadline = time.time() + 120
+        while log_of(runs).count("| 0/1500") < turn:  # the bar of a training that has begun
+            assert time.time() < deadline and process.poll() is None
+            time.sleep(0.1)
+        time.sleep(0.5)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == code and "1 left" in out and "run the same command again" in out, err[-2000:]
+        assert log_of(runs).count("SIGTERM: saved at step") == turn
+        (folder,) = runs.glob("*-sft-*")
+        at_step.append(max(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")))
+        assert claims.holder(folder) is None
+    assert at_step == sorted(set(at_step))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and read_record(folder)["training"]["resumed_from"] > 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert read_record(folder)["training"]["resumed_from"] == at_step[-1]
     each_once(runs, 1)
 
 

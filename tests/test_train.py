@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, run
+from conftest import ROOT, forked
 from peft import PeftModel
 from safetensors.torch import load_file
 from test_settings import eval_run, train_sft
@@ -165,23 +164,23 @@ def test_lora_is_merged_for_evaluation_and_its_adapter_is_kept(family, mirror, t
 def test_a_killed_cell_is_run_again_and_is_the_same(cell, family, mirror, tmp_path):
     """SIGKILL between the training and the first unit: no unit is lost or doubled, and the weights are not trained
     twice; SIGKILL in the training leaves nothing that looks complete."""
-    command = [sys.executable, "train_sft.py", *arguments(family, mirror, tmp_path, "--keep_weights", "all")]
+    argv = arguments(family, mirror, tmp_path, "--keep_weights", "all")
 
     def kill_when(seen) -> None:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = forked(train_sft.main, argv)
         deadline = time.time() + 120
-        while not seen() and time.time() < deadline and process.poll() is None:
-            time.sleep(0.005)
-        assert process.poll() is None, "the process ended before it could be killed"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        while not seen() and time.time() < deadline and process.is_alive():
+            time.sleep(0.001)
+        assert process.is_alive(), "the process ended before it could be killed"
+        process.kill()
+        process.join()
 
     folder = tmp_path / cell.name
     kill_when(lambda: (folder / "weights").is_dir())
     assert read_record(folder) is None or not list(folder.glob("units/*.parquet"))
     kill_when(lambda: (folder / "run.json").is_file())
     trained = (folder / "run.json").stat().st_mtime_ns
-    assert run(*command[1:]).returncode == 0
+    train_sft.main(argv)
     assert (folder / "run.json").stat().st_mtime_ns == trained
     for path in sorted((cell / "units").iterdir()):
         assert pd.read_parquet(folder / "units" / path.name).equals(pd.read_parquet(path)), path.name

@@ -76,11 +76,12 @@ class Crew:
         self.attempts: dict[str, int] = {}
         self.rests: dict[str, float] = {}  # commands whose cell another one has
 
-    def work(self) -> None:
-        """Run everything. One answer is awaited of each worker: it is ready, its flags are checked, a command ended."""
+    def work(self, until: Callable[[], bool]) -> None:
+        """Run everything; stop handing out and waiting once `until()`. One answer is awaited of each worker: it is ready,
+        its flags are checked, a command ended."""
         import ray
 
-        while (len(self.queue) and not self.note) or any(slot.command for slot in self.slots):
+        while not until() and ((len(self.queue) and not self.note) or any(slot.command for slot in self.slots)):
             self._hire()
             awaited = {slot.answer: slot for slot in self.slots if slot.answer is not None}
             if awaited:

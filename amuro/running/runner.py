@@ -72,21 +72,18 @@ def run(
     if not todo:
         return Summary(skipped=skipped, failed=aside)
     runs.mkdir(parents=True, exist_ok=True)
-    stopped = ""
     if disk_budget_gb is not None:
         os.environ[disk.VARIABLE] = str(disk_budget_gb)
-    with cluster(address, processes), _sigterm() as terminated, Board(todo, skipped) as board:  # Ray sets its own
+    with cluster(address, processes), _signals() as signals, Board(todo, skipped) as board:  # Ray sets its own
         size = sizing(gpus_per_cell, cells_per_gpu, processes)
         crew = Crew(todo, runs, board, retries, disk.Budget(runs, disk_budget_gb), **size)
-        try:
-            crew.work()
-        except KeyboardInterrupt:
-            stopped = "SIGTERM" if terminated.is_set() else "SIGINT"
-            board.say("stopping: a cell in training saves a checkpoint first (Ctrl-C again: at once)")
-            with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt):
+            crew.work(until=lambda: bool(signals))
+            if signals:
+                board.say("stopping: a cell in training saves a checkpoint first (Ctrl-C again: at once)")
                 crew.stop()
     seconds = round(time.monotonic() - started, 3)
-    return Summary(board.done, skipped, aside + crew.failed, board.left, seconds, stopped, crew.note)
+    return Summary(board.done, skipped, aside + crew.failed, board.left, seconds, "".join(signals[:1]), crew.note)
 
 
 def sort_out(
@@ -106,19 +103,22 @@ def sort_out(
 
 
 @contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """SIGTERM ends the run as Ctrl-C does, and sets the event: what Ray raises then is a plain KeyboardInterrupt."""
-    terminated = threading.Event()
+def _signals() -> Iterator[list[str]]:
+    """The names of the SIGINTs and SIGTERMs that have come. Only the second raises KeyboardInterrupt: an exception at
+    the first would be lost where it comes within one of Ray's callbacks."""
+    came: list[str] = []
     if threading.current_thread() is not threading.main_thread():
-        yield terminated
+        yield came
         return
 
-    def end(*_):
-        terminated.set()
-        raise KeyboardInterrupt
+    def note(number: int, _) -> None:
+        came.append(signal.Signals(number).name)
+        if len(came) > 1:
+            raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield terminated
+        yield came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
