@@ -76,9 +76,9 @@ class Crew:
         self.attempts: dict[str, int] = {}
         self.rests: dict[str, float] = {}  # commands whose cell another one has
 
-    def work(self, until: Callable[[], bool]) -> None:
-        """Run everything; stop handing out and waiting once `until()`. One answer is awaited of each worker: it is ready,
-        its flags are checked, a command ended."""
+    def work(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Run everything, or leave as soon as `until` is true. One answer is awaited of each worker: it is ready, its
+        flags are checked, a command ended."""
         import ray
 
         while not until() and ((len(self.queue) and not self.note) or any(slot.command for slot in self.slots)):
