@@ -32,7 +32,7 @@ check: .venv/ready  ## formatting, lint and types
 	$(VENV)/ruff check .
 	$(VENV)/mypy
 
-bench: .venv/ready  ## speed of the engine, and the spine on real rows (an hour): make bench DATA=mirror folder with text/
+bench: .venv/ready  ## speed of the engine, and the whole path on real rows (an hour); DATA=a mirror of the datasets, with text/
 	OMP_NUM_THREADS=1 $(VENV)/python bench/eval_speed.py --data_dir "$(DATA)"
 	$(VENV)/python bench/mirror.py --data_dir "$(DATA)"
 
