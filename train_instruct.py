@@ -18,7 +18,7 @@ from amuro.cells import Cell, read_record
 from amuro.conversations import TEMPLATE_VERSION, encode_conversations, set_template
 from amuro.registry.fetching import fetch
 from amuro.resume import Keeper
-from amuro.running import claims, ledger
+from amuro.running import claims, disk, ledger
 
 
 def make_parser() -> TrlParser:
@@ -74,6 +74,9 @@ def main(argv: list[str] | None = None) -> Path:
             training.say(f"complete: {folder}")
             tracking.repeat(cell, folder, **tracked, num_train_rows=len(rows.rows))
             return folder
+        trains = not (record and tuned.is_dir())
+        if trains:
+            disk.refuse(folder)
         sft.output_dir = str(folder)
         training.say(f"cell {cell.cell_id}: {folder}\n{settings.describe(origins, arguments, sft, lora)}")
         base = fetch(checkpoint)
@@ -81,7 +84,7 @@ def main(argv: list[str] | None = None) -> Path:
         evaluation.check_model(base, asked, todo, set_template)
 
         with tracking.run(cell, folder, **tracked, num_train_rows=len(rows.rows)) as run:
-            if not (record and tuned.is_dir()):
+            if trains:
                 model, tokenizer = checkpoints.load(base, device="cpu", attention=lora.attn_implementation, base=True)
                 weights.check_space(model, sft, folder)
                 set_template(tokenizer)
@@ -102,9 +105,8 @@ def main(argv: list[str] | None = None) -> Path:
                 del model, trainer
             model, tokenizer = checkpoints.load(tuned)  # what is evaluated is what is stored
             evaluation.evaluate_units(model, tokenizer, tuned, cell, folder, asked, todo, record["weights"], run)
-        if arguments.keep_weights == "none" and training.is_main():
-            lease.check()
-            weights.remove(tuned)
+        lease.check()
+        weights.drop(tuned, record, arguments.keep_weights)
         training.say(f"done: {folder}")
     return folder
 

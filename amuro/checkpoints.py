@@ -30,6 +30,7 @@ from amuro.registry.families import (
     matching,
     nearest,
     on_line,
+    read_refs,
     refuse_remote_code,
     revisions,
     short,
@@ -197,7 +198,9 @@ def _main(family: Family) -> Checkpoint:
     """The branch main: of some histories the last checkpoint, of others a model that was trained on, or no model."""
     if family.main == "none":
         raise ValueError(f"{family.name}@main: main is no checkpoint of this history; {family.note or 'write a step'}")
-    *_, commit = _revision_of(family.repo, "main")
+    commit = read_refs(family.repo).get("main")
+    if commit is None:
+        raise ValueError(f"{family.name}@main: {family.repo} has no branch main; write a step")
     step, tokens_b = None, family.tokens_b
     if family.main != "apart" and (line := on_line(family, revisions(family))):
         step, tokens_b = line[-1].step, line[-1].tokens_b

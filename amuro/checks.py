@@ -97,7 +97,7 @@ def check_training(arguments, sft, given: list[str], recipe: dict) -> None:
     fraction = getattr(arguments, "train_fraction", 1.0)  # of train_instruct.py alone
     if not 0 < fraction <= 1:
         raise ValueError(f"--train_fraction {fraction}: must be above 0 and at most 1")
-    if {"num_train_rows", "train_fraction"} <= {*given, *recipe}:
+    if any({"num_train_rows", "train_fraction"} <= set(names) for names in (given, recipe)):
         raise ValueError("--num_train_rows and --train_fraction both say how much to train on: give one of them")
     if arguments.keep_weights not in ("none", "all"):
         raise ValueError(f"--keep_weights {arguments.keep_weights!r}: allowed: none, all")

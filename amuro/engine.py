@@ -115,11 +115,13 @@ class Engine(HFLM):
     # ---- rows to batches
 
     def _answers(self, groups: list[tuple[int, list[Row]]]) -> Iterator[dict[int, object]]:
-        """The answers, batch by batch. Rows that ask for text wait until there are enough of them, whatever their group
-        and length: a decoding step costs little more for many rows than for one."""
+        """The answers, batch by batch; of several processes each takes every p-th row. Rows that ask for text wait
+        until there are enough of them, whatever their group and length: a decoding step costs little more for many rows
+        than for one."""
         waiting: list[Prefilled] = []
         for n, group in groups:
-            for answers, prefilled in self._batches(n, group):
+            rows = sorted(group, key=lambda row: (len(row.ids) + row.extra, row.ids), reverse=True)
+            for answers, prefilled in self._batches(n, rows[self.state.process_index :: self.state.num_processes]):
                 yield answers
                 if prefilled:
                     rows = [row for each in (*waiting, prefilled) for row in each.rows]
@@ -136,13 +138,11 @@ class Engine(HFLM):
         fitting = int(MEMORY_SHARE * _free_memory(self.device) / (2 * longest * self._kept_bytes))
         return min(self.most_rows or most, fitting)
 
-    def _batches(self, n: int, group: list[Row]) -> Iterator[tuple[dict[int, object], Prefilled | None]]:
-        """The answers to log-probability requests of a group's batches, longest rows first, and what waits for text. Of
-        several processes each takes every p-th row."""
+    def _batches(self, n: int, rows: list[Row]) -> Iterator[tuple[dict[int, object], Prefilled | None]]:
+        """The answers to log-probability requests of a group's batches, and what waits for text; the longest rows come
+        first."""
         own = lambda row: len(row.ids) - n + row.extra  # noqa: E731
-        rows = sorted(group, key=lambda row: (own(row), row.ids), reverse=True)
-        rows = rows[self.state.process_index :: self.state.num_processes]
-        prefix = self._prefill(group[0].ids[:n]) if n and rows else None
+        prefix = self._prefill(rows[0].ids[:n]) if n and rows else None
         while rows:
             batch = rows[: self._size(n, rows, own)]
             done = self._unless_out_of_memory(partial(self._run, n, prefix, batch), batch)

@@ -71,14 +71,16 @@ def check_model(folder: Path, asked: Request, todo: list[Unit], prepare: Callabl
         task = load_task(folder, asked, [unit])
         tokenizer = task.lm.tokenizer
         own = tokenizer.chat_template
-        if prepare:
-            prepare(tokenizer)
-        if unit.apply_chat_template and not tokenizer.chat_template:
-            raise ValueError(f"--apply_chat_template: the tokenizer of {folder} has no chat template")
-        task.check_context(asked.limit, **_chat(unit, task.lm))
-        if task.spec.labels:
-            _ = task.candidates
-        tokenizer.chat_template = own  # it serves other cells of this process too
+        try:
+            if prepare:
+                prepare(tokenizer)
+            if unit.apply_chat_template and not tokenizer.chat_template:
+                raise ValueError(f"--apply_chat_template: the tokenizer of {folder} has no chat template")
+            task.check_context(asked.limit, **_chat(unit, task.lm))
+            if task.spec.labels:
+                _ = task.candidates
+        finally:
+            tokenizer.chat_template = own  # it serves other cells of this process too
 
 
 def missing(folder: Path, asked: Request, weights: str) -> list[Unit]:

@@ -54,7 +54,7 @@ def choose(
     program = load_program("train_sft.py" if dataset in SFT else "train_instruct.py")
     common = ["--checkpoint", checkpoint, "--dataset", dataset, "--held_out_rows", str(held_out_rows)]
     folders = [program.main([*common, *flags, "--tasks", "none", "--learning_rate", repr(rate)]) for rate in rates]
-    trials = [_trial(read_record(folder)) for folder in folders]
+    trials = [_trial(folder, held_out_rows) for folder in folders]
     best = min(trials, key=lambda trial: trial.held_out_loss)
     trials = [Trial(**(asdict(trial) | {"chosen": trial is best})) for trial in trials]
     name = f"{best.checkpoint}-{best.dataset}-seed{best.seed}.csv".replace("/", "--").replace("@", "-")
@@ -78,8 +78,15 @@ def read_rates(text: str) -> list[float]:
     return rates
 
 
-def _trial(record: dict) -> Trial:
+def _trial(folder: Path, held_out_rows: int) -> Trial:
+    """ValueError where the cell was complete before, without these held-out rows: they are no part of its identity."""
+    record = read_record(folder)
     cell, training = record["cell"], record["training"]
+    if training.get("held_out_rows", 0) != held_out_rows:
+        raise ValueError(
+            f"{folder}: was trained before, on the same rows with {training.get('held_out_rows', 0)} held out, not "
+            f"{held_out_rows}; remove the folder to train it again, or give another --runs after --"
+        )
     return Trial(
         checkpoint=cell["checkpoint"],
         dataset=cell["dataset"],

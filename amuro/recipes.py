@@ -51,10 +51,12 @@ OURS = {  # flags of the libraries that belong to Amuro, and why
 }
 
 
-def published_values(family: str, stage: str, dataset: str | None) -> dict:
-    """The published hyper-parameters for (family, stage, dataset); a family without an entry takes olmo-1b's."""
+def published_values(family: str, stage: str, dataset: str | None) -> tuple[dict, str]:
+    """(the published hyper-parameters for (family, stage, dataset), the family that they are of: olmo-1b where this one
+    has none of its own)."""
     families = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
-    return for_dataset(families.get(family, {}).get(stage) or families["olmo-1b"][stage], dataset)
+    whose = family if stage in families.get(family, {}) else "olmo-1b"
+    return for_dataset(families[whose][stage], dataset), whose
 
 
 def for_dataset(values: dict, dataset: str | None) -> dict:
@@ -63,9 +65,14 @@ def for_dataset(values: dict, dataset: str | None) -> dict:
     return {**common, **values.get("per_dataset", {}).get(dataset, {})}
 
 
+def path_of(name: str) -> Path:
+    """The file that `--recipe NAME` means: one of sweeps/recipes/, or a YAML by its path."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+
+
 def read_recipe(name: str, parser: argparse.ArgumentParser) -> dict:
     """The flags that a recipe sets, each known and of the right type. Raises ValueError with file, key and remedy."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    path = path_of(name)
     if not path.is_file():
         there = ", ".join(sorted(each.stem for each in RECIPES.glob("*.yaml")))
         raise ValueError(f"--recipe {name!r}: no file {path}; recipes there: {there or 'none'}")

@@ -3,10 +3,10 @@
     keeper = Keeper(folder, cell.cell_id, keep=1)          # a callback of the trainer
     trainer.train(resume_from_checkpoint=keeper.newest())
 
-A checkpoint counts once its marker, `complete.json`, is there: it is written last and holds the cell and the digest of
-every file. One without a marker was cut off while it was written, and is removed; one whose files differ from its
-marker is set aside as `damaged-checkpoint-N`. SIGTERM (a cluster takes the machine back) saves a checkpoint and ends
-the process with `PREEMPTED`; the same command goes on from there.
+A checkpoint counts once its marker, `complete.json`, is there: it is written last and holds the cell, the digest of
+every file and the seconds so far. One without a marker was cut off while it was written, and is removed; one whose
+files differ from its marker is set aside as `damaged-checkpoint-N`. SIGTERM (a cluster takes the machine back) saves a
+checkpoint and ends the process with `PREEMPTED`; the same command goes on from there.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import json
 import shutil
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,7 +30,7 @@ PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: "try again"; runners queue such a c
 
 
 class Preempted(SystemExit):
-    """SIGTERM came, and a checkpoint is saved."""
+    """SIGTERM came, and a checkpoint is saved, or the training is complete."""
 
     def __init__(self, step: int):
         super().__init__(PREEMPTED)
@@ -41,6 +42,7 @@ class Keeper(TrainerCallback):
 
     def __init__(self, folder: Path, cell_id: str, keep: int = 1):
         self.folder, self.cell_id, self.keep, self.terminated = folder, cell_id, keep, False
+        self.before, self.started = 0.0, time.perf_counter()  # seconds up to the checkpoint that is gone on from
 
     def newest(self) -> str | None:
         """The newest complete checkpoint of this cell, None where there is none; what is not whole is put out of the
@@ -51,7 +53,23 @@ class Keeper(TrainerCallback):
             for path in _by_step(self.folder):
                 self._check(path)
         state.wait_for_everyone()
-        return next((str(path) for path in _by_step(self.folder)), None)
+        path = next(iter(_by_step(self.folder)), None)
+        self.before = json.loads((path / MARKER).read_text(encoding="utf-8"))["seconds"] if path else 0.0
+        self.started = time.perf_counter()
+        return str(path) if path else None
+
+    @property
+    def seconds(self) -> float:
+        """What the training has taken, in all its parts, as far as their steps are in it."""
+        return self.before + time.perf_counter() - self.started
+
+    def told(self) -> bool:
+        """Whether SIGTERM came to any of the processes; all call it."""
+        state = PartialState()
+        if state.num_processes > 1:
+            said = torch.tensor(float(self.terminated), device=state.device)
+            self.terminated = reduce(said, "sum").item() > 0
+        return self.terminated
 
     def _check(self, path: Path) -> None:
         if not (path / MARKER).is_file():
@@ -60,7 +78,7 @@ class Keeper(TrainerCallback):
             return
         try:
             marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
-            cell_id, digests = marker["cell_id"], marker["sha256"]
+            cell_id, digests, _ = marker["cell_id"], marker["sha256"], marker["seconds"]
         except (ValueError, KeyError):
             cell_id, digests = self.cell_id, {MARKER: "not a marker"}
         if cell_id != self.cell_id:
@@ -81,21 +99,18 @@ class Keeper(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGTERM, self._terminate)
+            self.handler = signal.signal(signal.SIGTERM, self._terminate)
 
     def on_train_end(self, args, state, control, **kwargs):
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self.before)
+            signal.signal(signal.SIGTERM, self.handler)
 
     def _terminate(self, *_):
         self.terminated = True
 
     def on_step_end(self, args, state, control, **kwargs):
         # Processes get the signal at different moments: all stop after the same step.
-        if args.world_size > 1:
-            said = torch.tensor(float(self.terminated), device=PartialState().device)
-            self.terminated = reduce(said, "sum").item() > 0
-        if self.terminated and state.global_step < state.max_steps:
+        if self.told() and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args, state, control, **kwargs):
@@ -104,6 +119,7 @@ class Keeper(TrainerCallback):
         if process.is_main_process:
             path = self.folder / f"checkpoint-{state.global_step}"
             content = {"cell_id": self.cell_id, "step": state.global_step, "sha256": _digests(path)}
+            content |= {"seconds": round(self.seconds, 3)}
             write_atomic(path / MARKER, json.dumps(content, indent=1).encode())
             for old in _by_step(self.folder)[self.keep :]:
                 shutil.rmtree(old)

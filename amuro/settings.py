@@ -135,10 +135,11 @@ def parse(parser, argv: list[str] | None, stage: str) -> tuple[ScriptArguments, 
     dataset = dataset or parser.get_default("dataset")
     check_dataset(dataset, stage)
     recipe = for_dataset(recipe, dataset)
-    gpu = torch.cuda.is_available()
+    gpu, name = torch.cuda.is_available(), (checkpoint or "").rpartition("@")[0]
+    published, whose = published_values(name, stage, dataset)
     layers = {  # each beats the ones before it
         "house": {**HOUSE, "bf16": gpu, "use_cpu": not gpu, "output_dir": "runs", "dataloader_pin_memory": gpu},
-        "published": published_values((checkpoint or "").rpartition("@")[0], stage, dataset),
+        "published" if whose == name else f"published for {whose}": published,
         "recipe": recipe,
     }
     own, *libraries = ([each.name for each in fields(kind)] for kind in parser.dataclass_types)
@@ -149,6 +150,8 @@ def parse(parser, argv: list[str] | None, stage: str) -> tuple[ScriptArguments, 
     parser.format_help = partial(help_text, parser, refused(parser), origins, everything="--help_all" in argv)
     arguments, sft, lora = _made(parser, argv)
     origins |= {name: "flag" for name in given if name in origins}
+    if "train_fraction" in given and "num_train_rows" in recipe:  # the flag wins
+        arguments.num_train_rows, origins["num_train_rows"] = None, "flag"
     origins |= dict.fromkeys(("output_dir", "gradient_accumulation_steps"), "derived")
     check_dataset(arguments.dataset, stage)
     check_evaluation(arguments)

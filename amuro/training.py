@@ -34,7 +34,7 @@ logging_steps logging_first_step log_on_each_node logging_nan_inf_filter include
 log_level_replica disable_tqdm save_only_model save_strategy save_steps save_on_each_node save_total_limit
 enable_jit_checkpoint push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision
 eval_strategy eval_steps eval_delay per_device_eval_batch_size prediction_loss_only eval_on_start eval_do_concat_batches
-eval_use_gather_object eval_accumulation_steps include_for_metrics batch_eval_metrics 
+eval_use_gather_object eval_accumulation_steps include_for_metrics batch_eval_metrics
 eval_packing per_device_train_batch_size gradient_accumulation_steps
 bf16 fp16 use_cpu bf16_full_eval fp16_full_eval gradient_checkpointing activation_checkpointing
 activation_checkpointing_kwargs gradient_checkpointing_kwargs activation_offloading torch_empty_cache_steps
@@ -46,8 +46,6 @@ completion_only_loss dataset_kwargs restore_callback_states_from_checkpoint
 """.split()
 ALWAYS_IDENTITY = """num_train_epochs max_steps learning_rate lr_scheduler_type warmup_steps weight_decay max_grad_norm
 max_length optim adam_beta1 adam_beta2 adam_epsilon""".split()
-
-
 CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length")  # how configs name it
 
 
@@ -171,8 +169,8 @@ def _project_trained_positions() -> None:
 
 
 def fit(trainer: SFTTrainer, keeper: Keeper | None = None, held_out: Sequence[dict] = ()) -> dict:
-    """Train, and say what happened: steps, loss, seconds. With a keeper it goes on from the newest whole checkpoint.
-    `held_out` are examples whose mean loss is measured afterwards.
+    """Train, and say what happened: steps, loss, seconds. With a keeper it goes on from the newest whole checkpoint,
+    whose seconds count too. `held_out` are examples whose mean loss is measured afterwards.
 
     RuntimeError where steps are missing or no weight moved; Preempted where SIGTERM came and a checkpoint was saved.
     """
@@ -190,7 +188,7 @@ def fit(trainer: SFTTrainer, keeper: Keeper | None = None, held_out: Sequence[di
         say(f"going on from step {resumed_from} of {planned}: {checkpoint}")
     started = time.perf_counter()
     done = trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.perf_counter() - started
+    seconds = (keeper.before if keeper else 0.0) + time.perf_counter() - started
     if keeper and keeper.terminated and done.global_step < planned:
         say(f"SIGTERM: saved at step {done.global_step} of {planned}; the same command goes on from there")
         raise Preempted(done.global_step)
@@ -261,7 +259,8 @@ def mean_loss(model, examples: Sequence[dict], batch_size: int = 8) -> float:
 
 def write_record(folder: Path, cell: Cell, keeper: Keeper, trained: dict, settings: dict, again: bool = False) -> dict:
     """Write `run.json`, from when on the training is complete, and remove its checkpoints. Returns the record.
-    `again` says that a training was repeated. LostClaim where another command has completed it with other weights."""
+    `again` says that a training was repeated. LostClaim where another command has completed it with other weights,
+    Preempted where SIGTERM came in the last step."""
     if is_main():
         ours, trained = checkpoints.digest(folder / "weights"), {**trained, **hardware()}
         record = cells.write_record(folder, cell, again, weights=ours, training=trained, settings=settings)
@@ -270,4 +269,7 @@ def write_record(folder: Path, cell: Cell, keeper: Keeper, trained: dict, settin
             raise LostClaim(f"{folder}: another command has completed the cell with other weights; these are removed")
         keeper.clear()
     PartialState().wait_for_everyone()
+    if keeper.told():
+        say("SIGTERM: the training is complete; the same command evaluates it")
+        raise Preempted(trained["steps"])
     return cells.read_record(folder)

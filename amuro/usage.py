@@ -83,7 +83,7 @@ def _flag(action: argparse.Action, origins: dict[str, str]) -> str:
         text += " [required]"
     elif value not in (None, argparse.SUPPRESS) and action.dest != "per_device_train_batch_size":
         known = [str(value)] + [origin] * (origin not in (None, "default"))
-        text += f" [{', '.join(known)}]".replace(", ", ",\xa0")  # not to be broken at the line's end
+        text += f" [{', '.join(known)}]".replace(", ", ",\xa0").replace(" for ", "\xa0for\xa0")  # stays on a line
     name = f"  --{action.dest}".ljust(COLUMN - 1) + " "
     wrapped = textwrap.fill(text, WIDTH, initial_indent=name, subsequent_indent=" " * COLUMN, break_on_hyphens=False)
     return wrapped.replace("\xa0", " ")

@@ -16,15 +16,13 @@ from safetensors import SafetensorError
 from torch.distributed.tensor import DTensor
 from trl import SFTConfig, SFTTrainer
 
+from amuro import checkpoints
 from amuro.cells import write_atomic
 from amuro.running import claims
-from amuro.running.disk import refuse
 
 
 def check_space(model, sft: SFTConfig, folder: Path) -> None:
-    """ValueError where a cell's folder cannot be written or the disk has no room for its weights and checkpoints,
-    NoRoom where a budget has none."""
-    refuse(folder)
+    """ValueError where a cell's folder cannot be written or the disk has no room for its weights and checkpoints."""
     weights = sum(weight.numel() for weight in model.parameters()) * 4
     # A checkpoint has the weights and AdamW's two moments; while one is written the one before is still there.
     need = weights * (1 if sft.save_strategy == "no" else 7)
@@ -80,13 +78,24 @@ def _write(folder: Path, write: Callable) -> None:
 
 
 def tidy(folder: Path, record: dict | None) -> None:
-    """Remove what a killed command has left in a cell's folder: what it was writing or removing, and the checkpoints
-    of a training that is complete. Only under the cell's claim."""
-    if not PartialState().is_main_process:
-        return
+    """Remove what a killed command has left in a cell's folder: what it was writing or removing, weights of a repeated
+    training that came to no record, and the checkpoints of one that is complete. Only under the cell's claim."""
+    if PartialState().is_main_process:
+        _tidy(folder, record)
+    PartialState().wait_for_everyone()  # all look at what is there afterwards
+
+
+def _tidy(folder: Path, record: dict | None) -> None:
     for path in [*folder.glob(".run.json.*"), *folder.glob("units/.*.parquet.*"), *folder.glob(f"{claims.ASIDE}*")]:
         path.unlink()
-    for pattern in ("*.partial", "*.removed", *["checkpoint-*"] * (record is not None)):
+    tuned, left = folder / "weights", ["*.partial", "*.removed"]
+    if record is not None and tuned.is_dir():
+        newer = tuned.stat().st_mtime > (folder / "run.json").stat().st_mtime  # else there is no need to read them
+        if newer and checkpoints.digest(tuned) != record["weights"]:
+            remove(tuned)
+        else:
+            left.append("checkpoint-*")  # without weights they are of a training that is being repeated
+    for pattern in left:
         for path in folder.glob(pattern):
             shutil.rmtree(path)
 

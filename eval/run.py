@@ -85,7 +85,8 @@ def main(argv: list[str] | None = None) -> list[Path]:
         evaluation.check_model(place, model.asked, model.todo)
     main_process = PartialState().is_main_process
     for model, place in zip(models, places, strict=True):
-        if model.todo or tracking.in_sweep():
+        unfinished = (model.folder / tracking.UNFINISHED).is_file()  # its W&B run was cut off
+        if model.todo or tracking.in_sweep() or unfinished:
             with claims.claim(model.folder, arguments.if_claimed):
                 weights.tidy(model.folder, read_record(model.folder))
                 todo = evaluation.missing(model.folder, model.asked, model.weights)  # another one may have been at it
@@ -139,8 +140,8 @@ def evaluate(model: Model, place: Path, arguments: Arguments, main_process: bool
 def table(models: list[Model]) -> str:
     """The values of all units asked for: a line per model and way of asking, a column per task."""
     rows = [
-        {"model": model.cell.name, **row}
-        for model in models
+        {"model": model.folder.name, **row}
+        for model in {each.folder: each for each in models}.values()
         for unit in model.asked.units
         for row in read_unit(unit.path(model.folder))["rows"]
     ]
@@ -149,7 +150,7 @@ def table(models: list[Model]) -> str:
         return ""
     index = ["model", "prompt_format", "num_shots", "method", "metric"]
     order = list(dict.fromkeys(found["task"]))
-    wide = found.pivot_table(index=index, columns="task", values="value", sort=False)[order]
+    wide = found.set_index([*index, "task"])["value"].unstack("task", sort=False)[order]
     return wide.to_string(float_format=lambda value: f"{value:.3f}", na_rep="-")
 
 

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -18,7 +19,7 @@ from amuro.cells import Unit
 from amuro.engine import Engine
 from amuro.evaluation import Request, load_task
 from amuro.prompts import PROMPT_FORMATS
-from amuro.rows import SHARED_TOKENS, Row, prefix_groups
+from amuro.rows import SHARED_TOKENS, Row, make_rows, prefix_groups
 from amuro.tasks import METHODS, TASKS
 
 ARCHITECTURES = ("Olmo", "GPTNeoX", "Llama", "Olmo2")
@@ -63,11 +64,11 @@ def olmo(tmp_path_factory):
     return model, tokenizer, folder
 
 
-def task_of(folder, mirror, name: str, prompt_format: str, shots: int, methods=None):
+def task_of(folder, mirror, name: str, prompt_format: str, shots: int, methods=None, limit: int = 12):
     """A task with its requests built."""
     units = [Unit(name, prompt_format, shots, 42, each, "float32") for each in methods or TASKS[name].methods[:1]]
     task = load_task(folder, Request((), str(mirror), None, None), units)
-    task.build_all_requests(limit=7)
+    task.build_all_requests(limit=limit)
     return task
 
 
@@ -99,7 +100,7 @@ def test_answers_equal_the_stock_harness(asked, mirror):
     cases += [(name, "default", None) for name in choices]
     for name, prompt_format, methods in cases:
         for shots in (0, 3):
-            task = task_of(folder, mirror, name, prompt_format, shots, methods)
+            task = task_of(folder, mirror, name, prompt_format, shots, methods, limit=7)
             expected = stock_answers(stock, task.instances)
             for known in ({}, task.encoded):
                 seen += same(Engine(model, tokenizer).answer(task.instances, known), expected) > 0
@@ -243,6 +244,27 @@ def test_running_out_of_memory_halves_the_batch_and_goes_on(olmo, mirror, monkey
     most = 0
     with pytest.raises(RuntimeError, match="out of memory with one sequence of"):
         Engine(model, tokenizer).answer(task_of(folder, mirror, "paws", "default", 0).instances)
+
+
+def test_out_of_memory_while_decoding_loses_no_row_of_several_processes(olmo, mirror, monkeypatch):
+    model, tokenizer, folder = olmo
+    requests = task_of(folder, mirror, "paws", "default", 2, ["token_prob", "free"]).instances
+    forward = Engine._forward
+
+    def small_memory(self, ids, *arguments, **settings):
+        if ids.shape[1] == 1 and ids.shape[0] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, ids, *arguments, **settings)
+
+    monkeypatch.setattr(Engine, "_forward", small_memory)
+    found: list[int] = []
+    for number in range(2):
+        engine = Engine(model, tokenizer)
+        engine.state = SimpleNamespace(process_index=number, num_processes=2)
+        with torch.no_grad():
+            answers = list(engine._answers(prefix_groups(make_rows(engine, requests, {}))))
+        found += [each for part in answers for each in part]
+    assert sorted(found) == list(range(len(requests)))
 
 
 def test_another_error_is_not_taken_for_memory(olmo, mirror, monkeypatch):

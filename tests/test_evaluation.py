@@ -14,8 +14,8 @@ from conftest import ROOT, forked, make_checkpoint, write_jsonl
 from test_settings import eval_run, train_sft
 from transformers import AutoTokenizer
 
-from amuro import results
-from amuro.cells import read_record, write_atomic
+from amuro import evaluation, results, tracking
+from amuro.cells import Unit, read_record, write_atomic
 from amuro.engine import Engine
 from amuro.tasks import METHODS
 
@@ -57,6 +57,37 @@ def test_methods_of_a_task_come_from_one_pass(family, mirror, tmp_path, monkeypa
     apart = results.load(tmp_path / "apart").set_index(["task", "method"])["value"]
     together = table[table["stage"] == "base"].set_index(["task", "method"])["value"]
     assert apart.sort_index().equals(together.sort_index()) and len(apart) == 16
+
+
+def test_cells_of_one_name_have_a_line_each_and_a_run_that_was_cut_off_is_finished(
+    family, mirror, tmp_path, monkeypatch, capsys
+):
+    common = ["--checkpoint", f"{family}@20", "--dataset", "mnli", "--num_train_rows", "16", "--keep_weights", "all"]
+    common += ["--tasks", "mnli_matched", *places(mirror, tmp_path)]
+    cells = [train_sft.main([*common, "--learning_rate", rate]) for rate in ("1e-3", "1e-5")]
+    given = ["--cell", ",".join(map(str, cells)), "--tasks", "mnli_matched", *places(mirror, tmp_path)]
+    eval_run.main(given)
+    shown = capsys.readouterr().out
+    assert all(f"\n{folder.name} " in shown for folder in cells)
+    repeated = []
+    monkeypatch.setattr(tracking, "repeat", lambda cell, folder, **_: repeated.append(folder))
+    (cells[1] / tracking.UNFINISHED).write_text('{"run": "abc"}')
+    eval_run.main(given)
+    assert repeated == [cells[1]]
+
+
+def test_a_template_that_is_tried_is_taken_back_also_where_it_does_not_fit(family, mirror):
+    unit = Unit("mnli_matched", "default", 4, 42, "token_prob", "float32")
+    asked, seen = evaluation.Request((unit,), str(mirror), None, None), []
+
+    def prepare(tokenizer):
+        seen.append(tokenizer)
+        tokenizer.chat_template = CHAT
+        raise ValueError("too long")
+
+    with pytest.raises(ValueError, match="too long"):
+        evaluation.check_model(family / "step-10", asked, [unit], prepare)
+    assert seen[0].chat_template is None
 
 
 def test_what_a_task_does_not_have_is_not_asked_of_it(family, mirror, tmp_path):

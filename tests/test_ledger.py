@@ -9,7 +9,7 @@ from conftest import run
 from test_resume import arguments, train_sft
 from test_settings import eval_run
 
-from amuro import cells
+from amuro import cells, recipes
 from amuro.cells import Unit
 from amuro.running import ledger
 from amuro.running.claims import Claimed
@@ -85,6 +85,43 @@ def test_kept_weights_must_be_there(tmp_path):
     assert ledger.is_done(tmp_path, entry)
     (folder / "weights").rmdir()
     assert not ledger.is_done(tmp_path, entry)
+
+
+def test_weights_that_a_recipe_keeps_must_be_there_too(tmp_path):
+    argv = ["--checkpoint", "toy@1", "--recipe", "keeping", "--runs", str(tmp_path)]
+    (folder,) = ledger.run("train_sft.py", finished(tmp_path, keep_weights=True), argv)
+    (entry,) = ledger.read(tmp_path).values()
+    assert entry.kept == [folder.name] and ledger.is_done(tmp_path, entry)
+    (folder / "weights").rmdir()
+    assert not ledger.is_done(tmp_path, entry)
+
+
+def test_an_edited_recipe_is_found_by_its_name_and_a_new_nursery_by_its(tmp_path, monkeypatch):
+    (tmp_path / "nursery").mkdir()
+    files = [tmp_path / "mine.yaml", tmp_path / "nursery" / "family.json"]
+    monkeypatch.setattr(recipes, "RECIPES", tmp_path)
+    monkeypatch.setenv("AMURO_NURSERY", str(tmp_path / "nursery"))
+    for file in files:
+        file.write_text("{}")
+        os.utime(file, (0, 0))
+    argv = ["--checkpoint", "nursery@1", "--recipe", "mine", "--runs", str(tmp_path / "runs")]
+    (tmp_path / "runs").mkdir()
+    ledger.run("train_sft.py", finished(tmp_path / "runs"), argv)
+    (entry,) = ledger.read(tmp_path / "runs").values()
+    ledger._newest.cache_clear()
+    assert ledger.is_done(tmp_path / "runs", entry)
+    for file in files:
+        os.utime(file, (time.time() + 60,) * 2)
+        ledger._newest.cache_clear()
+        assert not ledger.is_done(tmp_path / "runs", entry)
+        os.utime(file, (0, 0))
+
+
+def test_a_program_that_another_process_started_knows_its_log(tmp_path, monkeypatch):
+    monkeypatch.setenv(ledger.LOG, "runs/logs/x.log")
+    ledger.run("train_sft.py", finished(tmp_path), ["--checkpoint", "toy@1", "--runs", str(tmp_path)])
+    (entry,) = ledger.read(tmp_path).values()
+    assert entry.log == "runs/logs/x.log"
 
 
 def test_a_failure_is_noted_with_its_cause_and_counted(tmp_path):

@@ -78,6 +78,14 @@ def test_called_again_nothing_is_trained_again(search, family, mirror, capsys):
     assert capsys.readouterr().out.count("complete: ") == 3
 
 
+def test_a_cell_without_these_held_out_rows_is_named(search, family, mirror):
+    """The training rows are the same 16, the rows held out are not."""
+    _, _, runs = search
+    more = [*flags(mirror, runs), "--num_train_rows", "20"]
+    with pytest.raises(ValueError, match="toy-10-sft-mnli.*with 8 held out, not 4; remove the folder"):
+        rates.choose(f"{family}@10", "mnli", ",".join(map(str, RATES)), 4, more)
+
+
 @pytest.mark.parametrize(
     ("listed", "held_out", "more", "told"),
     [

@@ -221,6 +221,9 @@ def test_what_was_fetched_is_found_again_offline(family, hub, tmp_path):
     away = {**env, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
     done = checkpoints("fetch", "pythia-70m@1000", **away)
     assert done.stdout == folder and done.returncode == 0, done.stderr
+    folder = checkpoints("fetch", "pythia-70m@main", **env).stdout
+    done = checkpoints("fetch", "pythia-70m@main", **away)
+    assert done.stdout == folder and done.returncode == 0, done.stderr
     wrong = checkpoints("fetch", "pythia-160m@1000", **away)
     assert wrong.returncode == 2 and "cannot be had from the hub" in wrong.stderr
 

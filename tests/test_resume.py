@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 from test_settings import train_sft
 from transformers import Trainer
 
-from amuro import resume, training, weights
+from amuro import checkpoints, resume, training, weights
 from amuro.cells import read_record
+from amuro.running import disk
 
 STEPS = 12  # 24 rows, batches of 8, 4 epochs
 
@@ -77,6 +78,8 @@ def killed(where: str, at: int, argv: list[str]) -> None:
             resume.Keeper.on_save = at_this_step(resume.Keeper.on_save)
         elif where == "weights":  # trained to the end, and the folder of weights begun
             weights._store = die
+        elif where == "record":  # the weights are written, the record is not
+            training.write_record = die
         train_sft.main(argv)
 
     process = forked(child)
@@ -141,7 +144,9 @@ def test_a_missing_file_and_a_broken_marker_are_damage_too(tmp_path, capsys):
         folder.mkdir()
         (folder / "optimizer.pt").write_text("state")
         digests = resume._digests(folder)
-        (folder / resume.MARKER).write_text(json.dumps({"cell_id": "abc", "step": step, "sha256": digests}))
+        (folder / resume.MARKER).write_text(
+            json.dumps({"cell_id": "abc", "step": step, "sha256": digests, "seconds": 1.0})
+        )
         (folder / name).write_text("{") if name == resume.MARKER else (folder / name).unlink()
     assert resume.Keeper(tmp_path, "abc").newest() is None
     told = capsys.readouterr().out
@@ -158,6 +163,63 @@ def test_a_checkpoint_of_another_cell_is_refused(undisturbed, family, mirror, tm
         ValueError, match=f"a checkpoint of the cell {undisturbed.name[-12:]}, not of {other.name[-12:]}"
     ):
         train_sft.main([*arguments(family, mirror, tmp_path / "other"), "--seed", "1"])
+
+
+def test_a_training_that_is_repeated_goes_on_where_it_was_killed(family, mirror, tmp_path):
+    folder = train_sft.main(arguments(family, mirror, tmp_path))
+    shutil.rmtree(folder / "weights")
+    killed("step", 7, arguments(family, mirror, tmp_path))
+    train_sft.main(arguments(family, mirror, tmp_path))
+    assert read_record(folder)["training"]["resumed_from"] == 6 and (folder / "weights").is_dir()
+    assert not list(folder.glob("checkpoint-*"))
+
+
+def test_weights_of_a_repeated_training_that_has_no_record_are_not_trusted(family, mirror, tmp_path):
+    folder = train_sft.main(arguments(family, mirror, tmp_path))
+    shutil.rmtree(folder / "weights")
+    killed("record", 0, arguments(family, mirror, tmp_path))
+    file = folder / "weights" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1  # on a GPU the same training again has other bits
+    file.write_bytes(content)
+    train_sft.main(arguments(family, mirror, tmp_path))
+    record = read_record(folder)
+    assert record["training"]["resumed_from"] == STEPS and record["weights"] == checkpoints.digest(folder / "weights")
+
+
+def test_the_seconds_of_all_parts_count(undisturbed, family, mirror, tmp_path):
+    argv = arguments(family, mirror, tmp_path)
+    killed("step", 11, argv)
+    place = tmp_path / undisturbed.name / "checkpoint-9" / resume.MARKER
+    marker = json.loads(place.read_text())
+    assert 0 < marker["seconds"] < 100
+    place.write_text(json.dumps(marker | {"seconds": 1000.0}))
+    assert 1000 < read_record(train_sft.main(argv))["training"]["seconds"] < 1100
+
+
+def test_sigterm_in_the_last_step_ends_before_the_evaluation(undisturbed, family, mirror, tmp_path, monkeypatch):
+    def terminate(self, args, state, *_, **__):
+        if state.global_step == STEPS:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    argv = [*arguments(family, mirror, tmp_path), "--tasks", "mnli_matched", "--num_shots", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Guard, "on_step_end", terminate)
+        with pytest.raises(resume.Preempted):
+            train_sft.main(argv)
+    folder = tmp_path / undisturbed.name
+    assert read_record(folder)["training"]["steps"] == STEPS and not (folder / "units").exists()
+    train_sft.main(argv)
+    assert len(list((folder / "units").iterdir())) == 1
+
+
+def test_the_disk_budget_is_looked_at_before_anything_is_loaded(family, mirror, tmp_path, monkeypatch):
+    (tmp_path / "other" / "weights").mkdir(parents=True)
+    (tmp_path / "other" / "weights" / "model.safetensors").write_bytes(b"0" * 2000)
+    monkeypatch.setenv(disk.VARIABLE, "1e-6")
+    monkeypatch.setattr(train_sft, "fetch", lambda *_: pytest.fail("the base was fetched"))
+    with pytest.raises(disk.NoRoom):
+        train_sft.main(arguments(family, mirror, tmp_path))
 
 
 def test_preemption_saves_and_ends_with_a_code_that_means_again(undisturbed, family, mirror, tmp_path):

@@ -19,7 +19,7 @@ from amuro.cells import read_record
 from amuro.running import claims, ledger, runner
 from amuro.running.board import Board
 from amuro.running.crew import covering
-from amuro.running.disk import VARIABLE, Budget, NoRoom, held, refuse
+from amuro.running.disk import GB, VARIABLE, Budget, NoRoom, held, refuse
 from amuro.running.grids import Command
 from amuro.running.queueing import Queue
 
@@ -237,7 +237,7 @@ def test_a_full_disk_budget_keeps_what_is_wanted_and_says_what_is_left(address, 
     monkeypatch.setenv(VARIABLE, "")  # is set by the runner, and put back after the test
     runs, commands = tmp_path / "runs", grid(family, mirror, keep_weights="all")[2:]
     one = sum(path.stat().st_size for path in (family / "step-10").iterdir())
-    done = runner.run(commands, runs, address, disk_budget_gb=1.5 * one / 2**30)
+    done = runner.run(commands, runs, address, disk_budget_gb=1.5 * one / GB)
     assert (done.done, done.left, done.code) == (2, 2, 1) and "the disk budget is full" in str(done)
     assert sum(held(runs).values()) < 2.1 * one and all((runs / name / "run.json").is_file() for name in held(runs))
 

@@ -31,7 +31,8 @@ def test_published_values_apply_per_family_and_dataset():
     for checkpoint, dataset, rate, batch, epochs in cases:
         arguments, sft, _, origins = parse("--checkpoint", checkpoint, "--dataset", dataset)
         assert (sft.learning_rate, arguments.batch_size, sft.num_train_epochs) == (rate, batch, epochs)
-        assert origins["learning_rate"] == origins["batch_size"] == "published"
+        origin = "published for olmo-1b" if checkpoint.startswith("other") else "published"
+        assert origins["learning_rate"] == origins["batch_size"] == origin
         assert (sft.warmup_steps, sft.max_grad_norm, sft.weight_decay, sft.max_length) == (0.03, 0.0, 0.0, 2048)
         assert sft.gradient_checkpointing is False and origins["gradient_checkpointing"] == "house"
         assert origins["adam_beta1"] == "library" and origins["runs"] == "default"
@@ -52,6 +53,19 @@ def test_a_flag_beats_a_recipe_and_a_recipe_beats_the_published_value(tmp_path):
     shown = settings.describe(origins, arguments, sft, lora)
     assert "learning_rate                0.001                        (recipe)" in shown
     assert "batch_size                   8                            (published)" in shown
+
+
+def test_a_flag_for_how_much_beats_the_recipes_other_one(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("train_fraction: 0.5\n")
+    arguments, *_ = instruct("--checkpoint=olmo-1b@1", f"--recipe={path}", "--num_train_rows=20")
+    assert arguments.num_train_rows == 20
+    path.write_text("num_train_rows: 30\n")
+    arguments, _, _, origins = instruct("--checkpoint=olmo-1b@1", f"--recipe={path}", "--train_fraction=0.1")
+    assert (arguments.num_train_rows, arguments.train_fraction, origins["train_fraction"]) == (None, 0.1, "flag")
+    path.write_text("num_train_rows: 30\ntrain_fraction: 0.5\n")
+    with pytest.raises(ValueError, match="give one of them"):
+        instruct("--checkpoint=olmo-1b@1", f"--recipe={path}")
 
 
 def test_a_recipe_may_differ_per_dataset(tmp_path):
@@ -124,7 +138,7 @@ def test_the_help_teaches(capsys):
         assert everything - told == {f"--{name}" for name in libraries - set(recipes.OURS)} - told
         assert all(f"\n  {path.stem} " in texts["--help"] for path in RECIPES)
         assert "    python train_" in texts["--help"] and "--recipe small-gpu-lora --checkpoint" in texts["--help"]
-        assert "[0.002, recipe]" in texts["--help"] and "[linear, published]" in texts["--help"]
+        assert "[0.002, recipe]" in texts["--help"] and "[linear, published for olmo-1b]" in texts["--help"]
         assert max(map(len, texts["--help"].splitlines())) <= 120
 
 

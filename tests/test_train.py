@@ -108,6 +108,12 @@ def test_weights_go_once_evaluated_and_come_back_when_units_are_missing(family, 
     assert pd.read_parquet(removed).equals(content) and not (folder / "weights").exists()
 
 
+def test_kept_weights_stay_where_the_same_cell_is_asked_for_more(family, mirror, tmp_path):
+    folder = train_sft.main([*arguments(family, mirror, tmp_path), "--tasks", "none", "--keep_weights", "all"])
+    train_sft.main([*arguments(family, mirror, tmp_path), "--tasks", "id"])
+    assert (folder / "weights" / "model.safetensors").is_file() and list((folder / "units").iterdir())
+
+
 def test_a_base_checkpoint_is_evaluated_on_the_union_of_relations(family, mirror, tmp_path):
     more = [
         "--data_dir",

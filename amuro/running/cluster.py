@@ -85,6 +85,12 @@ def sizing(gpus_per_cell: float | None, cells_per_gpu: int, processes: int | Non
         total = sum(int(number + 1e-6) for number in each)  # node by node: a worker is on one of them
         return min(total, processes or total)
 
+    if share and not room():
+        most = max((node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+        raise ValueError(
+            f"--gpus_per_cell {share:g}: a cell runs on one node, and none of the cluster has as many with a CPU; "
+            f"give {most:g} at most"
+        )
     return {"takes": takes, "room": room}
 
 

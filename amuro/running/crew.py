@@ -14,7 +14,7 @@ from typing import Any
 
 from amuro.running import ledger
 from amuro.running.board import Board
-from amuro.running.disk import Budget
+from amuro.running.disk import GB, Budget
 from amuro.running.grids import PLACES, Command
 from amuro.running.queueing import Queue, model_of
 
@@ -22,7 +22,7 @@ EVALUATE = "eval/run.py"  # the program that makes no weights
 REST = 5.0  # seconds before a command is tried again whose cell another one has; twice as long each time, at most MOST
 MOST = 60.0
 LOOK = 5.0  # seconds between two looks at what the cluster has
-STOP = 120.0  # seconds that workers have to save a checkpoint and end
+STOP = 100.0  # seconds that workers have to save a checkpoint and end; SLURM gives 120 (sweeps/slurm)
 STILLBORN = 5  # workers that may die before they are ready
 TAIL = 8  # lines of a failed command's log that are shown
 
@@ -218,7 +218,7 @@ class Crew:
         self.refused += 1
         if self.refused >= len(self.queue) and not any(slot.command for slot in self.slots):
             self.note = (
-                f"the disk budget is full: {self.budget.look() / 2**30:.2f} GB under {self.runs} are weights that are "
+                f"the disk budget is full: {self.budget.look() / GB:.2f} GB under {self.runs} are weights that are "
                 "kept or not evaluated yet; raise --disk_budget_gb or remove some"
             )
 

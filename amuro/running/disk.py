@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 HELD = ("weights*", "adapter*", "checkpoint-*", "damaged-checkpoint-*")  # in a cell's folder
+GB = 1e9  # bytes
 VARIABLE = "AMURO_DISK_BUDGET_GB"  # how the runner tells its workers
 
 
@@ -24,8 +25,8 @@ class NoRoom(SystemExit):
 def refuse(folder: Path) -> None:
     """NoRoom where the cells beside `folder` hold as much as the budget, if there is one, allows."""
     taken = sum(size for name, size in held(folder.parent).items() if name != folder.name)
-    if VARIABLE in os.environ and taken >= float(os.environ[VARIABLE]) * 2**30:
-        print(f"{taken / 2**30:.2f} GB are held by other cells, the budget is {os.environ[VARIABLE]} GB: not now")
+    if VARIABLE in os.environ and taken >= float(os.environ[VARIABLE]) * GB:
+        print(f"{taken / GB:.2f} GB are held by other cells, the budget is {os.environ[VARIABLE]} GB: not now")
         raise NoRoom
 
 
@@ -53,7 +54,7 @@ class Budget:
     at a time, so that the limit is never exceeded by more than one model."""
 
     def __init__(self, runs: str | Path, gigabytes: float | None):
-        self.runs, self.limit, self.largest = Path(runs), None if gigabytes is None else gigabytes * 2**30, 0
+        self.runs, self.limit, self.largest = Path(runs), None if gigabytes is None else gigabytes * GB, 0
 
     def look(self) -> int:
         """The bytes that are taken now; remembers the largest cell."""

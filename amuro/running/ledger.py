@@ -21,12 +21,15 @@ from pathlib import Path
 from amuro.cells import Unit, write_atomic
 from amuro.conversations import TEMPLATE_VERSION
 from amuro.prompts import PROMPTS_VERSION
+from amuro.recipes import path_of
+from amuro.registry.family_files import family_folder
 from amuro.running.grids import PLACES, Command, of_argv
 from amuro.strict import read_json
 from amuro.tasks import TASK_VERSION
 
 FOLDER = "commands"
 VERSIONS = f"prompts {PROMPTS_VERSION}, template {TEMPLATE_VERSION}, tasks {TASK_VERSION}"
+LOG = "AMURO_LOG"  # where the output of a program goes that another process has started
 FILES = ("checkpoint", "dataset", "data_dir", "recipe")  # flags that may name files
 
 _made: dict[str, list[str]] = {}  # of the command under way: the folders of its cells -> their units
@@ -35,13 +38,15 @@ _made: dict[str, list[str]] = {}  # of the command under way: the folders of its
 @dataclass(frozen=True)
 class Entry:
     """How a command ended. `folders` are its cells' folder names under RUNS with the file names of the units asked of
-    each, `cause` is the first line of the error, `written` seconds since 1970."""
+    each, `kept` those of them whose weights stay, `cause` is the first line of the error, `written` seconds since 1970.
+    """
 
     key: str
     program: str
     flags: dict[str, str]
     state: str  # done or failed
     folders: dict[str, list[str]] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
     seconds: float = 0.0
     cause: str = ""
     attempts: int = 1
@@ -56,10 +61,11 @@ def about(folder: Path, units: Sequence[Unit]) -> None:
     _made[Path(folder).name] = [unit.path(Path(folder)).name for unit in units]
 
 
-def run(program: str, main: Callable, argv: Sequence[str] | None = None, log: str = "") -> list[Path]:
+def run(program: str, main: Callable, argv: Sequence[str] | None = None, log: str | None = None) -> list[Path]:
     """Run `main(argv)`, write the command's entry, and return its cells' folders. What main raises is raised again;
     of what ends a command without a verdict (preempted, claimed, --help, Ctrl-C) nothing is written."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    log = os.environ.get(LOG, "") if log is None else log
     runs, started = Path(flag(argv, "runs") or "runs"), time.monotonic()
     _made.clear()
     try:
@@ -125,8 +131,8 @@ def _load(place: Path) -> Entry:
             raise ValueError(f"state {found.state!r}, flags {found.flags!r}, folders {found.folders!r}")
         if not all(isinstance(each, int | float) for each in (found.seconds, found.attempts, found.written)):
             raise ValueError("seconds, attempts and written must be numbers")
-        if not all(isinstance(each, str) for each in (*found.flags.values(), *sum(found.folders.values(), []))):
-            raise ValueError("flags and units must be texts")
+        if not all(isinstance(each, str) for each in (*found.flags.values(), *sum(found.folders.values(), found.kept))):
+            raise ValueError("flags, units and kept must be texts")
         return found
     except (ValueError, TypeError) as error:
         raise ValueError(f"{place}: not an entry of the ledger ({error}); remove it") from None
@@ -138,7 +144,8 @@ def _note(runs: Path, program: str, argv: list[str], **ended) -> None:
     if os.environ.get("RANK", "0") != "0" or not runs.is_dir():
         return
     try:
-        _write(runs, _entry_of(of_argv(program, argv), folders=dict(_made), **ended))
+        kept = [name for name in _made if (runs / name / "weights").is_dir()]
+        _write(runs, _entry_of(of_argv(program, argv), folders=dict(_made), kept=kept, **ended))
     except (OSError, ValueError) as error:
         print(f"note: how this command ended could not be noted ({error})", file=sys.stderr)
 
@@ -149,21 +156,24 @@ def is_done(runs: str | Path, entry: Entry | None) -> bool:
     itself decides."""
     if entry is None or entry.state != "done" or not entry.folders or entry.versions != VERSIONS:
         return False
-    keep = entry.flags.get("keep_weights") == "all"
     for name, units in entry.folders.items():
         folder = Path(runs) / name
-        weights = "cell" in entry.flags or (folder / "weights").is_dir() == keep
+        weights = "cell" in entry.flags or (folder / "weights").is_dir() == (name in entry.kept)
         there = (folder / "run.json").is_file() and all((folder / "units" / unit).is_file() for unit in units)
         if not (weights and there):
             return False
-    named = [value for name in FILES if name in entry.flags for value in entry.flags[name].split(",")]
-    return all(_newest(value) <= entry.written for value in named)
+    named = [(name, value) for name in FILES if name in entry.flags for value in entry.flags[name].split(",")]
+    return all(_newest(name, value) <= entry.written for name, value in named)
 
 
 @lru_cache(maxsize=4096)
-def _newest(value: str) -> float:
-    """When the file or folder that a value names (maybe as `PATH@step`) was last changed; 0 where it names none."""
+def _newest(name: str, value: str) -> float:
+    """When the file or folder that a flag's value names (maybe as `PATH@step`) was last changed; 0 without one."""
     place = Path(value.rpartition("@")[0] or value)
+    if name == "recipe":
+        place = path_of(value)
+    elif name == "checkpoint" and str(place) == "nursery":
+        place = family_folder("nursery") or place
     if place.is_dir():
         return max((each.stat().st_mtime for each in place.rglob("*") if each.is_file()), default=0.0)
     return place.stat().st_mtime if place.is_file() else 0.0

@@ -18,15 +18,15 @@ from pathlib import Path
 import yaml
 
 from amuro.data import has_split, resolve_data_dir
+from amuro.recipes import path_of
 from amuro.registry.doubts import doubts
 from amuro.running import costs, grids, ledger, needs
 from amuro.running.board import duration
+from amuro.running.disk import GB
 from amuro.running.grids import Command
 from amuro.running.status import claimed, state_of
 from amuro.tasks import DATASETS, TASKS, Dataset, Task, select_tasks
-from amuro.usage import RECIPES
 
-GB = 1e9
 SAVING = 7  # times the weights: they, a checkpoint with AdamW's two moments, and the one before it (amuro/weights.py)
 COUNTED = ("cells", "complete", "failed", "to do", "duplicates")
 
@@ -181,7 +181,7 @@ def setting(command: Command, name: str) -> str | None:
 
 @cache
 def _recipe(name: str) -> dict:
-    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES / f"{name}.yaml"
+    path = path_of(name)
     return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 

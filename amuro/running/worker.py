@@ -81,7 +81,7 @@ class Worker:
             print(time.strftime("== %Y-%m-%d %H:%M:%S"), name, *argv, flush=True)
             try:
                 if self.gpus > 1:
-                    self._launch(name, argv)
+                    self._launch(name, argv, log)
                 else:
                     worn = any(map(marked, ledger.run(name, program(name).main, argv, log)))
                 state = "done"
@@ -98,11 +98,11 @@ class Worker:
         _free_gpu()
         return Outcome(state, round(time.monotonic() - started, 3), cause, worn)
 
-    def _launch(self, name: str, argv: list[str]) -> None:
+    def _launch(self, name: str, argv: list[str], log: str) -> None:
         """Run a command over several GPUs; the program writes its own entry in the ledger."""
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH)]
         command = [*launcher, "--num_processes", str(self.gpus), "--main_process_port", "0", str(ROOT / name), *argv]
-        with subprocess.Popen(command) as process:
+        with subprocess.Popen(command, env={**os.environ, ledger.LOG: log}) as process:
             try:
                 code = process.wait()
             except Stopped:

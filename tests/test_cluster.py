@@ -1,0 +1,26 @@
+"""What a cluster has room for, told by a stand-in for Ray."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from amuro.running.cluster import sizing
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """Two nodes with two GPUs each."""
+    nodes = [{"Alive": True, "Resources": {"CPU": 8, "GPU": 2}} for _ in range(2)]
+    there = SimpleNamespace(nodes=lambda: nodes, cluster_resources=lambda: {"GPU": 4})
+    monkeypatch.setitem(sys.modules, "ray", there)
+
+
+def test_a_cell_that_no_node_has_the_gpus_for_is_refused(ray):
+    with pytest.raises(ValueError, match="--gpus_per_cell 4: a cell runs on one node.*give 2 at most"):
+        sizing(4, 1, None)
+
+
+@pytest.mark.parametrize(("gpus", "cells", "room"), [(2, 1, 2), (1, 1, 4), (1, 2, 8), (None, 1, 4), (0, 1, 16)])
+def test_room_is_counted_node_by_node(ray, gpus, cells, room):
+    assert sizing(gpus, cells, None)["room"]() == room
