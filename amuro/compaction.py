@@ -34,8 +34,9 @@ def gather(
     schema: pa.Schema,
     columns: list[str],
 ) -> pa.Table:
-    """The `columns` of the rows of `files` (stamp -> path), those that changed last. `read` makes rows of `schema`,
-    which has a column STAMP, of such files; what it raises is raised."""
+    """The `columns` of the rows of `files` (stamp -> path): first the rows that were kept, then those of files that are
+    new or have changed. `read` makes rows of `schema`, which has a column STAMP, of such files; what it raises is
+    raised."""
     kept, known = _kept(place, files, schema, columns)
     fresh = {each: path for each, path in files.items() if each not in known}
     parts = [kept, *([read(fresh)] if fresh else [])]
@@ -47,8 +48,9 @@ def gather(
 
 
 def _kept(place: Path, files: dict[str, str], schema: pa.Schema, columns: list[str]) -> tuple[pa.Table, set[str]]:
-    """(kept rows whose file is still there as it was, the stamps of all kept rows): all columns where they are to be
-    kept anew. None of them where there is no such file; a note where it cannot be read."""
+    """(kept rows whose file is still there as it was, the stamps of all kept rows). The rows have all columns of the
+    schema if they will be written again, else `columns` and STAMP. Nothing where there is no kept file or it is of
+    another schema; where it cannot be read, a note on stderr too."""
     nothing = schema.empty_table(), set()
     try:
         with pq.ParquetFile(place, page_checksum_verification=True) as file:

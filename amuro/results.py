@@ -9,6 +9,7 @@ What was read of the units is kept in one file under RUNS/.results (compaction.p
 """
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,7 @@ SCHEMA = pa.schema(  # of the kept file: the table, the unit's file, its example
     + [(STAMP, pa.string()), ("examples", pa.string()), ("scores", pa.large_list(pa.float64()))]
 )
 KEPT = Path(".results", "results.parquet")  # under RUNS
+NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]|^\.")  # what the name of a task, which is a part of files' names, has not
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,9 @@ class Sheet:
     chance: np.ndarray  # (n,)
 
 
-def unit_files(runs: str | Path) -> list[Path]:
-    """The result files of all complete cells under a runs folder, in order. ValueError where there is no cell."""
-    return list(map(Path, _stamps(Path(runs)).values()))
-
-
 def _stamps(runs: Path) -> dict[str, str]:
-    """Stamp -> path of a unit, in order. A unit is what its cell's record says too, so that both make the stamp."""
+    """Stamp -> path of every unit of the complete cells, in order. The stamp tells the states of both files, the unit's
+    and its cell's record, as what is read of a unit depends on both. ValueError where there is no complete cell."""
     found, cells = {}, 0
     for cell in _listed(runs):
         try:
@@ -150,8 +148,8 @@ def load(runs: str | Path) -> pd.DataFrame:
 
 
 def check(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with its types set and in order; ValueError on a repeated key, a value outside [0, 1] or one task in
-    two versions."""
+    """The table with its types set and in order; ValueError on a repeated key, a value outside [0, 1], one task in
+    two versions or one whose name is a path."""
     table = table.astype(COLUMNS).sort_values(ORDER)
     repeated = table[table.duplicated(KEY, keep=False)]
     if len(repeated):
@@ -159,6 +157,11 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
     wrong = table[~table["value"].between(0, 1).fillna(False)]
     if len(wrong):
         raise ValueError(f"{len(wrong)} values outside [0, 1] or missing, the first: {_said(wrong)}; run it again")
+    unsafe = [name for name in table["task"].dropna().unique() if not name or NO_NAME.search(name)]
+    if unsafe:
+        raise ValueError(
+            f"task {unsafe[0]!r}: a name has no slash, no control character and no dot in front; rename it"
+        )
     versions = table.groupby("task")["task_version"].nunique()
     if (versions > 1).any():
         mixed = ", ".join(versions[versions > 1].index)
@@ -229,8 +232,9 @@ def _repeated(column: pd.Series, lengths: list[int]) -> pd.Series | pd.Categoric
 
 def expected(table: pd.DataFrame) -> pd.DataFrame:
     """A row per unit that belongs to the grid (CELL, checkpoint, UNIT) and `there`: every unit that some cell of a CELL
-    has is expected of each of the family's checkpoints. A unit that of all BASE models, or of all tuned ones, the last
-    of three checkpoints or more alone has was asked of that one only. (Seeds may be scored on different units.)"""
+    has is expected of each of the family's checkpoints. If, among all BASE models (or all tuned ones) of a family with
+    three checkpoints or more, only the last checkpoint has a unit, it is expected of the last one only. (Seeds may be
+    scored on different units.)"""
     have = table[[*CELL, "checkpoint", *UNIT]].drop_duplicates().assign(there=True)
     times = table[["family", "checkpoint", "tokens_b", "step"]].drop_duplicates()
     times = times.sort_values(["family", "tokens_b", "step"]).assign(time=range(len(times)))

@@ -1,7 +1,7 @@
 """What a report is made of: every table of a runs folder, or of the authors' rows.
 
 report = build("runs")
-report = build_authors("../shared/paper/results")
+report = build_authors("results")
 """
 
 from dataclasses import dataclass
@@ -70,8 +70,9 @@ TABLES += ("turning", "best_buy", "shots", "transitions", "trajectories", "seed_
 TABLES += ("coverage", "costs", "provenance")
 
 
-def build(runs: str | Path, paper_results: str | Path | None = None) -> Report:
+def build(runs: str | Path, paper_results: str | Path | None = None, source: str = "") -> Report:
     """All tables of a runs folder, beside the authors' points of the same families where their results are given.
+    `source`: where its cells were fetched from, for this report alone, so that no command names the folder.
     Raises ValueError where there is nothing to report or where results are unsound."""
     table = results.load(runs)
     if table.empty:
@@ -84,9 +85,9 @@ def build(runs: str | Path, paper_results: str | Path | None = None) -> Report:
     return tell(
         collect(table, results.load_scores(runs, table)),
         table,
-        source=f"runs folder {Path(runs).name}",
+        source=source or f"runs folder {Path(runs).name}",
         authors=points,
-        coverage=coverage(table, runs),
+        coverage=coverage(table, runs, named=not source),
         costs=costs(runs, found),
         provenance=provenance(found),
         doubts=doubts((Cell(**record["cell"]) for record in found), runs),

@@ -35,26 +35,29 @@ FEW = 4  # so many missing units are named; more are counted
 
 @dataclass(frozen=True)
 class _Known:
-    """What there is to make commands of: the study's `cells` (CELL, checkpoint, cell_id, folder), the ledger's
-    `entries`, and who `asked` for a unit: (CELL, file name) -> {checkpoint: entry}."""
+    """What there is to make commands of: the study's `units` and `cells` (CELL, checkpoint, cell_id, folder), the
+    ledger's `entries`, and who `asked` for a unit: (CELL, file name) -> {checkpoint: entry}."""
 
     runs: Path | None
+    place: list[str]  # the flag that says where the runs are
     cells: pd.DataFrame
+    units: pd.DataFrame
     entries: dict[str, ledger.Entry]
     asked: dict[tuple, dict[str, ledger.Entry]]
     files: set[tuple[str, str]]  # (folder, file name) of the units that are there
 
 
-def coverage(table: pd.DataFrame, runs: str | Path | None = None) -> pd.DataFrame:
+def coverage(table: pd.DataFrame, runs: str | Path | None = None, named: bool = True) -> pd.DataFrame:
     """A row per command that fills what is missing of the `table` of `runs`, with `missing` and `why` in words. Without
-    runs (published tables) commands are what the table can tell. Empty where nothing is missing."""
+    runs (published tables) commands are what the table can tell. `named`: whether they name the runs folder, which
+    nobody can fill who has a copy of it. Empty where nothing is missing."""
     grid = results.expected(table)
     whole = grid.groupby([*CELL, "checkpoint"], dropna=False)["there"].transform("size")
     lacking = grid.assign(units_expected=whole)[~grid["there"]]
     entries = {} if runs is None else ledger.read(runs)
     if lacking.empty and not entries:
         return pd.DataFrame(columns=COLUMNS)
-    known = _known(table, runs, entries)
+    known = _known(table, runs, entries, named)
     rows = []
     for _, units in lacking.groupby([*CELL, "checkpoint"], dropna=False, sort=False):
         rows += [_row(command, some, known) for command, some in _commands(units, known)]
@@ -63,9 +66,9 @@ def coverage(table: pd.DataFrame, runs: str | Path | None = None) -> pd.DataFram
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _known(table: pd.DataFrame, runs: str | Path | None, entries: dict[str, ledger.Entry]) -> _Known:
+def _known(table: pd.DataFrame, runs: str | Path | None, entries: dict[str, ledger.Entry], named: bool) -> _Known:
     if runs is None:
-        return _Known(None, table[[*CELL, "checkpoint", "cell_id"]].drop_duplicates(), {}, {}, set())
+        return _Known(None, [], table[[*CELL, "checkpoint", "cell_id"]].drop_duplicates(), table, {}, {}, set())
     units = results.units(runs)
     cells = units[[*CELL, "checkpoint", "cell_id", "folder"]].drop_duplicates()
     kinds = {cell.folder: (_kind(cell), cell.checkpoint) for cell in cells.itertuples()}
@@ -75,7 +78,9 @@ def _known(table: pd.DataFrame, runs: str | Path | None, entries: dict[str, ledg
             kind, checkpoint = kinds.get(folder, (None, ""))
             for name in names:
                 asked.setdefault((kind, name), {})[checkpoint] = entry
-    return _Known(Path(runs), cells, entries, asked, set(zip(units["folder"], units["file"], strict=True)))
+    place = [f"--runs={runs}"] if named and Path(runs) != Path("runs") else []
+    files = set(zip(units["folder"], units["file"], strict=True))
+    return _Known(Path(runs), place, cells, units, entries, asked, files)
 
 
 def _kind(row) -> tuple:
@@ -106,14 +111,16 @@ def _unit(row: pd.Series) -> Unit:
 def _asked_of(entry: ledger.Entry, unit: pd.Series, known: _Known) -> Command | None:
     """The command of an entry for the unit's checkpoint; None where it is about tuned cells that are not there."""
     flags = dict(entry.flags)
-    if "cell" in flags:
-        found = known.cells[[_kind(cell) == _kind(unit) for cell in known.cells.itertuples()]]
-        found = found[found["checkpoint"] == unit["checkpoint"]]
-        return (
-            Command(entry.program, tuple({**flags, "cell": found["cell_id"].iloc[0]}.items())) if len(found) else None
-        )
-    flags["checkpoint"] = _at(flags["checkpoint"], unit["checkpoint"])
-    return Command(entry.program, tuple(flags.items()))
+    if entry.program != PROGRAMS["base"] or unit["stage"] == "base":  # one command may score BASE and tuned cells
+        flags.pop("cell", None)
+        flags["checkpoint"] = _at(flags["checkpoint"], unit["checkpoint"])
+        return Command(entry.program, tuple(flags.items()))
+    found = known.cells[[_kind(cell) == _kind(unit) for cell in known.cells.itertuples()]]
+    found = found[found["checkpoint"] == unit["checkpoint"]]
+    if found.empty:
+        return None
+    flags.pop("checkpoint", None)
+    return Command(entry.program, tuple({**flags, "cell": found["cell_id"].iloc[0]}.items()))
 
 
 def _at(reference: str, checkpoint: str) -> str:
@@ -128,7 +135,7 @@ def _made(units: pd.DataFrame, known: _Known) -> Iterator[tuple[Command, pd.Data
     found = units[UNIT].astype({name: str for name in UNIT if name != "apply_chat_template"})
     found = found.rename(columns={"task": "tasks", "method": "methods"}).assign(at=[(at,) for at in units.index])
     found = _joined(found, "methods")
-    labels = found["tasks"].map(lambda task: bool(TASKS[task].labels))
+    labels = found["tasks"].map(lambda task: task not in TASKS or bool(TASKS[task].labels))
     place = [found[name] for name in ("prompt_format", "num_shots", "shot_seed", "apply_chat_template", "dtype")]
     method = found["methods"].where(labels).groupby(place).transform("first")  # the others have one way alone
     found["methods"] = found["methods"].where(labels, method).fillna("")
@@ -154,15 +161,15 @@ def _recorded(unit: pd.Series, known: _Known) -> dict[str, str]:
     flags = {"checkpoint": unit["checkpoint"]}
     flags |= {name: str(unit[name]) for name in ("dataset", "learning_rate", "seed") if not pd.isna(unit[name])}
     flags = {name: value for name, value in flags.items() if value}
-    kind = known.cells[[_kind(cell) == _kind(unit) for cell in known.cells.itertuples()]]
     if known.runs is None:
         return flags
-    folder = known.runs / kind["folder"].iloc[0]
+    kind = known.cells[[_kind(cell) == _kind(unit) for cell in known.cells.itertuples()]]
+    of_task = known.units[(known.units["task"] == unit["task"]) & known.units["folder"].isin(kind["folder"])].iloc[0]
+    folder = known.runs / of_task["folder"]
     settings = read_record(folder).get("settings", {})
     given = {name: _given(each["value"]) for name, each in settings.items() if each["origin"] == "flag"}
     if not settings:  # a BASE cell records no flags
-        path = next(iter(sorted((folder / "units").glob(f"{unit['task']}-*.parquet"))))
-        limit = read_unit(path)["about"].get("scored", {}).get("limit")
+        limit = read_unit(folder / "units" / of_task["file"])["about"].get("scored", {}).get("limit")
         return flags | ({"limit": str(limit)} if limit else {})
     given = {name: value for name, value in given.items() if name not in (*ASKED, *PLACES)}
     return given | {"checkpoint": _at(given["checkpoint"], unit["checkpoint"])}
@@ -181,7 +188,7 @@ def _row(command: Command, units: pd.DataFrame, known: _Known) -> dict:
     why = _why(entry) if entry else "other cells of its kind have it"
     row = {name: first[name] for name in COLUMNS[:6]} | {"units_expected": first["units_expected"]}
     row |= {"units_missing": len(units), "missing": f"all {len(units)} units" if everything else some}
-    return row | {"why": why, "command": _text(command, known.runs)}
+    return row | {"why": why, "command": _text(command, known)}
 
 
 def _unanswered(known: _Known) -> Iterator[dict]:
@@ -196,18 +203,17 @@ def _unanswered(known: _Known) -> Iterator[dict]:
             row |= {name: float(flags[name]) if name in flags else None for name in ("learning_rate", "seed")}
             row |= {"units_missing": len(gone), "units_expected": len(asked), "why": _why(entry)}
             missing = f"{len(gone)} of {len(asked)} units" if asked else "all that it makes"
-            yield row | {"missing": missing, "command": _text(command, known.runs)}
+            yield row | {"missing": missing, "command": _text(command, known)}
 
 
 def _why(entry: ledger.Entry) -> str:
     return f"failed: {entry.cause or 'no cause is known'}" if entry.state == "failed" else "was there, and is gone"
 
 
-def _text(command: Command, runs: Path | None) -> str:
+def _text(command: Command, known: _Known) -> str:
     """The command as it is typed in the repository."""
     program = ["-m", "eval.run"] if command.program == "eval/run.py" else [command.program]
-    place = [f"--runs={runs}"] if runs not in (None, Path("runs")) else []
-    return shlex.join(["python", *program, *command.argv, *place])
+    return shlex.join(["python", *program, *command.argv, *known.place])
 
 
 def notes(table: pd.DataFrame) -> list[str]:

@@ -9,12 +9,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis.contents import TABLES, Report, build, build_authors
+from analysis.contents import Report
 from analysis.usual import at_usual
-from analysis.words import coverage_line, interval_text, setting_text, who
-
-__all__ = ["TABLES", "Finding", "Report", "build", "build_authors", "coverage_line", "findings"]
-__all__ += ["interval_text", "setting_text"]
+from analysis.words import interval_text, who
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,8 @@ def findings(report: Report) -> list[Finding]:
     verdict = judged["verdict"]
     learned, not_learned = verdict.isin(("learned in pre-training", "both")), verdict == "not learned"
     counts = ", ".join(f"{name} {count}" for name, count in verdict.value_counts().items())
+    below = judged[judged["caveat"] != ""]
+    counts += f"; of {len(below)} tuned is not above chance: {', '.join(below['task'].unique())}" if len(below) else ""
     base, gain, tuned = ("BASE rises", "rise"), ("tuning adds", "gain"), ("tuned rises", "tuned_rise")
     pre_training = verdict_finding("learned in pre-training", judged, learned, base, gain)
     missing = verdict_finding("not learned", judged, not_learned, base, gain, note=f" (all verdicts: {counts})")
@@ -70,6 +69,7 @@ def verdict_finding(
     for _, row in judged[chosen].iterrows():
         values = ", ".join(f"{words} {interval_text(row, name)}" for words, name in numbers)
         seeds = "one seed" if row["one_seed"] else f"{row['seeds']} seeds"
+        seeds += f"; {row['caveat']}" if row["caveat"] else ""
         names.append(who(row, judged))
         cases.append(f"{names[-1]} ({values}, n={row['n']}, {seeds})")
     return Finding(title, f"{len(cases) or 'none'} of {len(judged)} tasks{note}", cases, names)
@@ -166,11 +166,9 @@ def seed_finding(report: Report) -> Finding:
 
 
 def rate_finding(report: Report) -> Finding:
-    """Conclusions that are not the same at every learning rate that was tried, at the last checkpoint."""
+    """Conclusions of two learning rates that contradict each other, at the last checkpoint."""
     tried = at_usual(report.rates, report.usual)
     tried = tried[tried["checkpoint"].isin(report.last)].assign(learning_rate=float("nan"))
     flips = tried[tried["flips"] == True]  # noqa: E712
-    answer = f"a conclusion flips in {len(flips)} of {len(tried)} tasks tuned at several"
-    return told(
-        "learning rates", answer, flips, lambda row: f" ({row['verdicts'] or 'tuning beats BASE at some only'})"
-    )
+    answer = f"two contradict each other in {len(flips)} of {len(tried)} tasks tuned at several"
+    return told("learning rates", answer, flips, lambda row: f" ({row['contradiction']})")

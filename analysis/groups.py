@@ -11,17 +11,29 @@ COLUMNS = ["family", "checkpoint", "step", "tokens_b", "verdict", "change", "cha
 
 
 def group_gains(gains: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Mean of tuned - BASE over the tasks of each verdict: a row per (family, checkpoint, verdict).
+    """Mean of tuned - BASE over the tasks of each verdict: a row per (family, checkpoint, verdict). A task that was
+    tuned for at several learning rates with one verdict counts once, as their mean.
 
     `tasks` says over how many, `missing` which of the group have no number there. The interval is normal, from the
     tasks' own: it says what other examples would change, with these tasks.
     """
     key, group = [*TUNING, "task"], [*COLUMNS[:4], "verdict"]
-    judged = gains.merge(verdicts[[*key, "verdict"]].drop_duplicates(key), on=key)
-    known = judged["difference"].notna()
-    judged["variance"] = ((judged["difference_high"] - judged["difference_low"]) / 2) ** 2  # up to the same factor
-    judged["lacking"] = judged["task"].where(~known)
-    found = judged.assign(n=judged["n"].where(known, 0)).groupby(group, sort=False, dropna=False, observed=True)
+    every = gains.merge(verdicts[[*key, "verdict"]].drop_duplicates(key), on=key)
+    several = every.groupby([*group, "stage", "dataset"], dropna=False)["learning_rate"].transform("nunique") > 1
+    rate = pd.Series([f" at rate {each:g}" for each in every["learning_rate"]], every.index, str).where(several, "")
+    every["lacking"] = (every["task"] + rate).where(every["difference"].isna())
+    every["half"] = (every["difference_high"] - every["difference_low"]) / 2  # of rates, which go together: their mean
+    alike = every.groupby([*group, "stage", "dataset", "task"], sort=False, dropna=False, observed=True)
+    judged = alike.agg(
+        difference=("difference", "mean"),
+        half=("half", "mean"),
+        n=("n", "max"),
+        lacking=("lacking", lambda names: ", ".join(names.dropna())),
+    ).reset_index()
+    judged["variance"] = judged["half"] ** 2
+    judged["lacking"] = judged["lacking"].where(judged["lacking"] != "")
+    judged["n"] = judged["n"].where(judged["difference"].notna(), 0)
+    found = judged.groupby(group, sort=False, dropna=False, observed=True)
     out = found.agg(
         change=("difference", "mean"),
         variance=("variance", "sum"),

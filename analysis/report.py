@@ -2,7 +2,7 @@
 
     python -m analysis.report --runs runs --out report
     python -m analysis.report --source wandb:entity/project --out report
-    python -m analysis.report --paper_results ../shared/paper/results --out report
+    python -m analysis.report --paper_results results --out report
 
 writes report/index.html (one file, no request to anywhere), report/tables/*.csv, report/figures/*.svg, .png, .pdf, and
 all rows as report/results.csv and results.parquet; prints how complete the runs are, a line per finding, and where the
@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 
 from analysis.command import finish
+from analysis.contents import TABLES, Report, build, build_authors
 from analysis.figures import axis_of, figure_frames, save_all
-from analysis.findings import TABLES, Finding, Report, build, build_authors, findings
+from analysis.findings import Finding, findings
 from analysis.page import page
 from analysis.source import runs_of
 from analysis.words import coverage_line
@@ -55,10 +56,11 @@ def write(report: Report, out: Path, found: list[Finding]) -> Path:
     return path
 
 
-def asked(arguments: argparse.Namespace, out: Path) -> Report:
+def asked(arguments: argparse.Namespace) -> Report:
     """The report of the source that the arguments name."""
     if arguments.source:
-        return build(runs_of(arguments.source, out), arguments.paper_results)
+        with runs_of(arguments.source) as runs:
+            return build(runs, arguments.paper_results, arguments.source)
     if arguments.paper_results and not arguments.runs:
         return build_authors(arguments.paper_results)
     return build(arguments.runs or "runs", arguments.paper_results)
@@ -69,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: a file; give a folder to write the report to")
-    report = asked(arguments, out)
+    report = asked(arguments)
     found = findings(report)
     path = write(report, out, found)
     warnings = [f"warning: {each}" for each in (*report.notes, *report.doubts)]

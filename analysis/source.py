@@ -1,44 +1,49 @@
 """Results from a W&B project: its `results` artifacts, brought into a folder that reads like a runs folder.
 
     python -m analysis.report --source wandb:entity/project --out report
-    table = results.load(download("entity/project", Path("report/wandb")))
+    table = results.load(download("entity/project", Path("fetched")))
 
 The artifacts hold the cells' own records and units, so every row and example is what a local file says. Of a cell that
-was evaluated more than once, the newest version counts.
+was evaluated more than once, the newest version counts. Folders are numbered: a server's names are no paths here.
 """
 
-import shutil
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 KIND = "wandb:"
 
 
-def runs_of(source: str, out: Path) -> Path:
-    """The runs folder that `wandb:entity/project` means, made under `out`. ValueError where it means nothing."""
+@contextmanager
+def runs_of(source: str) -> Iterator[Path]:
+    """The runs folder that `wandb:entity/project` means, there while the context lasts. ValueError where it means
+    nothing."""
     project = source.removeprefix(KIND)
     if not source.startswith(KIND) or project.count("/") != 1 or "" in project.split("/"):
         raise ValueError(f"--source {source!r}: write wandb:entity/project, or give a local folder with --runs")
-    return download(project, out / "wandb")
+    with tempfile.TemporaryDirectory(prefix="amuro-") as place:
+        yield download(project, Path(place))
 
 
 def download(project: str, folder: Path) -> Path:
-    """Bring the newest results of every cell of `entity/project` under `folder`, and nothing else. ValueError where
-    the project has none, or W&B does not let us read it."""
+    """Bring the newest results of every cell of `entity/project` under `folder`, which is new or empty. ValueError
+    where it is not, where the project has none, or where W&B does not let us read it."""
     import wandb
 
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder}: not empty; results are fetched into a new folder")
     try:
         api = wandb.Api()
         names = [each.name for each in api.artifact_type("results", project).collections()]
-        for path in folder.glob("*"):
-            if path.name not in names:
-                shutil.rmtree(path)
 
-        def fetch(name: str) -> None:
-            api.artifact(f"{project}/{name}:latest", type="results").download(str(folder / name), skip_cache=True)
+        def fetch(number: int, name: str) -> None:
+            place = folder / f"{number:05}"
+            api.artifact(f"{project}/{name}:latest", type="results").download(str(place), skip_cache=True)
 
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(fetch, names))
+            list(pool.map(fetch, range(len(names)), names))
     except (wandb.Error, ValueError) as error:
         raise ValueError(f"--source {KIND}{project}: {str(error).splitlines()[0]}") from None
     if not names:

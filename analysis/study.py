@@ -27,11 +27,6 @@ STANDARD = ("token_prob", "generate", "loglikelihood")  # each task's usual way 
 BESIDE = "accuracy_norm"  # a second reading of the answers that `accuracy` is about: shown, never counted beside it
 NOT_KNOWN = float("nan")
 NUMBERS = ["value", "stderr", "low", "high", "chance"]
-# Chance levels of the tasks on their whole public splits, where no example is at hand: the rate of the most frequent
-# label, 1 / choices, or `stats.text_chance` of 382 to 500 references.
-LEVELS = {"mnli_matched": 0.354, "mnli_mismatched": 0.352, "rte": 0.527, "gpt3nli": 0.348, "paws": 0.558, "qqp": 0.632}
-LEVELS |= {"arc_easy": 0.25, "arc_challenge": 0.25, "openbookqa": 0.25, "hellaswag": 0.25, "sciq": 0.25, "boolq": 0.622}
-LEVELS |= {"xsum": 0.083, "xlsum": 0.095, "cnn": 0.076, "socialiqa": 0.249, "sciq_qg": 0.12, "tweetqa": 0.092}
 
 
 @dataclass(frozen=True, eq=False)  # a study is itself alone, so that what was made of one can be kept
@@ -61,7 +56,7 @@ class Study:
 
 def collect(table: pd.DataFrame, sheets: list[Sheet] | None, levels: dict[str, float] | None = None) -> Study:
     """The study in a results table and its scores, as `amuro.results` loads them; without scores, every point has the
-    interval value +- 1.96 standard errors. `levels`: chance levels by task, instead of those of LEVELS, for this case.
+    interval value +- 1.96 standard errors, and `levels` are the chance levels by task.
 
     Raises ValueError where two runs differ in more than their seed, or where a value alone has no standard error.
     """
@@ -71,7 +66,7 @@ def collect(table: pd.DataFrame, sheets: list[Sheet] | None, levels: dict[str, f
     points, rows = grid(table, times)
     examples, kind, masks, by_seed = [None] * len(points), np.full(len(points), -1), [], {}
     if sheets is None:
-        mean_points(points, rows, LEVELS | (levels or {}))
+        mean_points(points, rows, levels or {})
     else:
         single_points(points, rows)
         for same in by_task(sheets):

@@ -8,19 +8,20 @@ Panels draw the project's runs, whose values are named as in `amuro/lineage.py`;
 """
 
 import argparse
+import re
 import sys
-import tempfile
-from pathlib import Path
+from contextlib import nullcontext
 
 import pandas as pd
 
 from amuro.lineage import key_of
 from amuro.tasks import RELATIONS
 from analysis.command import finish
-from analysis.findings import Finding, Report, build, coverage_line, findings, setting_text
+from analysis.contents import Report, build
+from analysis.findings import Finding, findings
 from analysis.source import KIND, runs_of
 from analysis.usual import at_usual
-from analysis.words import interval_text
+from analysis.words import coverage_line, interval_text, setting_text
 
 TITLE = "Amuro: fine-tuning seen over pre-training"
 WIDTH, HEIGHT = 8, 7  # of a panel, in W&B's grid of 24 columns
@@ -51,11 +52,12 @@ def write(report: Report, found: list[Finding], entity: str, project: str, title
     import wandb
     import wandb_workspaces.reports.v2 as wr
 
+    content = blocks(report, found, entity, project)
     try:
         same = [each for each in wandb.Api().reports(f"{entity}/{project}") if each.display_name == title]
         made = wr.Report(entity=entity, project=project, title=title, width="fluid")
         made.description = f"Coverage: {coverage_line(report.table)}"
-        made.blocks = blocks(report, found, entity, project)
+        made.blocks = content
         made.id = same[0].id if same else ""
         return made.save().url
     except (wandb.Error, ValueError) as error:
@@ -68,9 +70,10 @@ def blocks(report: Report, found: list[Finding], entity: str, project: str) -> l
 
     warnings = [*report.notes, *report.doubts]
     out = [wr.MarkdownBlock(INTRO), wr.TableOfContents(), wr.H1("Findings")]
-    out += [wr.CalloutBlock("\n".join(warnings))] if warnings else []
+    out += [wr.CalloutBlock("\n".join(map(md, warnings)))] if warnings else []
     out += [wr.MarkdownBlock("\n".join(map(markdown_finding, found))), wr.H1("Verdicts")]
-    out += [wr.MarkdownBlock(f"At {setting_text(report.setting)}, or a task's own setting.\n\n{verdict_table(report)}")]
+    setting = md(setting_text(report.setting))
+    out += [wr.MarkdownBlock(f"At {setting}, or a task's own setting.\n\n{verdict_table(report)}")]
     curves = report.usual[report.usual["task"].isin(report.table["task"])]
     alone = curves[~curves["relation"].isin(RELATIONS)]
     out += section(report, "BASE", alone, [("base", "")], entity, project)
@@ -116,7 +119,8 @@ def section(report: Report, name: str, tasks: pd.DataFrame, sets: list[tuple], e
             entity=entity,
             project=project,
             name=" ".join(filter(None, [stage, dataset])),
-            filters=f"Config('stage') = '{stage}'" + (f" and Config('dataset') = '{dataset}'" if dataset else ""),
+            filters=f"Config('stage') = {quoted(stage)}"
+            + (f" and Config('dataset') = {quoted(dataset)}" if dataset else ""),
             order=[wr.OrderBy(wr.Config("tokens_b"), ascending=True)],
             visible_columns=columns,
         )
@@ -128,9 +132,22 @@ def section(report: Report, name: str, tasks: pd.DataFrame, sets: list[tuple], e
 # ---- text
 
 
+def md(text: object) -> str:
+    """Text as one line of Markdown, or one cell of its table, that shows it as it is: no markup, link or picture."""
+    line = re.sub(r"([\\`*|$~])", r"\\\1", " ".join(str(text).split()))
+    return line.replace("](", "]\\(").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def quoted(text: str) -> str:
+    """A text in a filter. W&B replaces signs of comparison in it before it is read as Python, so these are escaped."""
+    return "'" + "".join(each if each.isalnum() or each in "_-. " else f"\\U{ord(each):08x}" for each in text) + "'"
+
+
 def markdown_finding(finding: Finding) -> str:
     """A finding as a list item, its cases below it."""
-    return "\n".join([f"- **{finding.title}**: {finding.answer}", *(f"    - {case}" for case in finding.cases)])
+    return "\n".join(
+        [f"- **{md(finding.title)}**: {md(finding.answer)}", *(f"    - {md(each)}" for each in finding.cases)]
+    )
 
 
 def verdict_table(report: Report) -> str:
@@ -142,6 +159,7 @@ def verdict_table(report: Report) -> str:
             "tuned on": row["dataset"] or "– (BASE alone)",
             "task": row["task"],
             "verdict": row["verdict"] if not row["missing"] else f"none: {row['missing']}",
+            "but": row["caveat"],
             "BASE rises": interval_text(row, "rise"),
             "tuning adds": interval_text(row, "gain"),
             "n": row["n"],
@@ -166,7 +184,7 @@ def markdown_table(frame: pd.DataFrame) -> str:
     """A frame as a table of Markdown; a dash where it has no rows."""
     if frame.empty:
         return "–"
-    line = lambda cells: "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"  # noqa: E731
+    line = lambda cells: "| " + " | ".join(map(md, cells)) + " |"  # noqa: E731
     return "\n".join([line(frame.columns), line(["---"] * frame.shape[1]), *map(line, frame.to_numpy())])
 
 
@@ -177,9 +195,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Build, save and print the address."""
     if arguments.runs and arguments.source:
         raise ValueError("--runs and --source: both say where the results are; give one of them")
-    with tempfile.TemporaryDirectory() as place:
-        source = arguments.source or f"{KIND}{arguments.entity}/{arguments.project}"
-        report = build(arguments.runs or runs_of(source, Path(place)))
+    source = arguments.source or f"{KIND}{arguments.entity}/{arguments.project}"
+    with nullcontext(arguments.runs) if arguments.runs else runs_of(source) as runs:
+        report = build(runs, source="" if arguments.runs else source)
     address = write(report, findings(report), arguments.entity, arguments.project, arguments.title)
     print(f"report: {address}")
     return 0

@@ -68,14 +68,15 @@ def verdict_sentence(row: pd.Series, scores: dict[tuple, float]) -> str:
     said += f", tuned {course(row['stage'], row['dataset'], row['learning_rate'])}."
     said += f" Tuning adds {interval_text(row, 'gain')} to the last BASE."
     seeds = "one seed" if row["one_seed"] else f"{row['seeds']} seeds"
-    return f"{said} {row['n']:,} examples, {seeds}{enough(row)}."
+    below = f" But {row['caveat']}." if row["caveat"] else ""
+    return f"{said} {row['n']:,} examples, {seeds}{enough(row)}.{below}"
 
 
 def enough(row: pd.Series) -> str:
-    """Of an undecided row: from where on its examples can show those differences that they leave open."""
+    """Of an undecided row: from where on its examples can show those differences that they leave open, by one test."""
     if row["verdict"] != "undecided":
         return ""
     names = {"rise": "a rise of BASE", "gain": "a gain"}
     left = [name for name in names if row[f"{name}_low"] <= stats.MARGIN <= row[f"{name}_high"]]
     can = ", ".join(f"{names[name]} from {stats.MARGIN + row[f'{name}_detectable']:.2f} on" for name in left)
-    return f": enough to show {can}" if can else ""
+    return f": enough to show {can} (by one test, before the correction over tasks)" if can else ""

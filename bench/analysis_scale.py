@@ -85,7 +85,7 @@ def measure(stage: str, runs: Path, profile: bool) -> dict:
         "first": lambda: results.load(runs),
         "load": lambda: results.load(runs),
         "scores": lambda: results.load_scores(runs, table),
-        "build": lambda: import_module("analysis.findings").build(runs),
+        "build": lambda: import_module("analysis.contents").build(runs),
         "page": lambda: page(runs),
         "report": lambda: import_module("analysis.report").main(["--runs", str(runs), "--out", f"{runs}-report"]),
     }[stage]

@@ -1,5 +1,6 @@
 """What is missing is named with the command that fills it, which is tried where it can be; and what cannot be said."""
 
+import json
 import shlex
 
 import pandas as pd
@@ -12,6 +13,7 @@ from amuro import results, settings
 from amuro.cells import Cell, Unit, write_record
 from amuro.evaluation import rows_of
 from amuro.running import ledger
+from amuro.tasks import TASKS
 from analysis.coverage import COLUMNS, coverage, notes
 
 
@@ -119,6 +121,35 @@ def test_without_a_ledger_the_recorded_flags_and_the_missing_units_make_it(tmp_p
         shlex.split(row["command"])[2:-1][:3] + [f"--recipe={ROOT / 'sweeps/recipes'}/nursery-sft.yaml"]
     )
     assert arguments.dataset == "mnli"
+
+
+def test_the_flags_are_those_of_a_cell_that_has_the_task(tmp_path, monkeypatch):
+    put(tmp_path, 1, "", None, ["paws"])
+    put(tmp_path, 2, "", None, ["paws", "rte"])
+    monkeypatch.delitem(TASKS, "rte")  # a task that is not known here, too
+    (row,) = coverage(results.load(tmp_path), tmp_path, named=False).to_dict("records")
+    command = "python -m eval.run --checkpoint=toy@1 --tasks=rte --prompt_format=default --num_shots=0"
+    assert row["command"] == f"{command} --methods=token_prob"
+
+
+def test_a_command_on_both_stages_is_asked_of_one(tmp_path):
+    runs = tmp_path / "runs"
+    for step in (1, 2):
+        put(runs, step, "paws", 1, ["paws"])
+    asked(runs, 1, "", None, ["rte"], cell="some")
+    tuned = cell_of(1, "paws", 1)
+    entry = next((runs / "commands").glob("*.json"))
+    known = json.loads(entry.read_text())
+    known["folders"][tuned.folder(runs).name] = [unit_of("rte").path(runs).name]
+    entry.write_text(json.dumps(known))
+    put(runs, 1, "paws", 1, ["paws", "rte"])
+    put(runs, 2, "", None, ["paws"])
+    put(runs, 1, "", None, ["paws", "rte"])
+    found = coverage(results.load(runs), runs)
+    commands = {row.stage: shlex.split(row.command) for row in found.itertuples()}
+    assert "--checkpoint=family@2" in commands["base"] and not any("--cell" in each for each in commands["base"])
+    cell = f"--cell={cell_of(2, 'paws', 1).cell_id}"
+    assert cell in commands["sft"] and not any("--checkpoint" in each for each in commands["sft"])
 
 
 def test_a_table_without_cells_has_commands_too(tmp_path):

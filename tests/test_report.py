@@ -3,7 +3,9 @@
 import base64
 import gzip
 import json
+import shutil
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,10 +16,10 @@ from test_paper import at_random, make_tables
 from amuro import results
 from amuro.cells import Cell, Unit, write_record
 from amuro.evaluation import rows_of
-from amuro.results import write_unit
 from amuro.tasks import TASKS, relation_of
+from amuro.units import write_unit
 from analysis import report
-from analysis.figures import axis_of, figure_frames
+from analysis.figures import axis_of, figure_frames, files
 from analysis.groups import group_gains
 from analysis.usual import at_usual
 
@@ -241,7 +243,34 @@ def test_figures_in_three_formats(made):
         for name in [*names, "trajectories"]
         for ending, head in heads.items()
     ]
-    assert found == [True] * 39 and len(list((made[0] / "figures").iterdir())) == 39
+    assert found == [True] * 39 and len(list((made[0] / "figures").glob("[!.]*"))) == 39
+
+
+@pytest.mark.parametrize("name", ["/tmp/x", "../../x", "a/b", "groups", "über uns", "a" * 300])
+def test_figures_of_tasks_of_any_name_are_in_their_folder(tmp_path, monkeypatch, name):
+    rows = pd.DataFrame({"task": [name], "n": [1]})
+    figure = SimpleNamespace(key="curves", frame="scores", by=(), rows=lambda frame: frame, drawable=len)
+    others = [SimpleNamespace(**{**vars(figure), "key": "groups"})]
+    monkeypatch.setattr(files, "FIGURES", [figure, *others])
+    monkeypatch.setattr(files, "chart_of", lambda *given: {})
+    monkeypatch.setattr(files, "save", lambda chart, path: [path])
+    folder = tmp_path / "a" / "figures"
+    paths = files.save_all({"scores": rows}, None, folder)
+    assert len(set(paths)) == 2 and all(path.parent == folder and len(path.name) < 100 for path in paths)
+
+
+def test_older_figures_are_replaced_and_others_kept(tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "mine.svg").touch()
+    cell = make_cell(20)
+    for task in ("cnn", "rte"):
+        add_unit(tmp_path / "runs", cell, task, 0.2, "default")
+        write_record(cell.folder(tmp_path / "runs"), cell)
+        built = report.build(tmp_path / "runs")
+        report.write(built, tmp_path, [])
+        shutil.rmtree(tmp_path / "runs")
+    names = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
+    assert "rte" in names and "mine" in names and "cnn" not in names
 
 
 def test_results_csv_round_trip(made):
@@ -263,12 +292,22 @@ def page_of(built) -> str:
 
 
 def test_text_is_escaped(tmp_path):
-    cell = make_cell(20, family="<b>bold</b>")
-    add_unit(tmp_path, cell, "rte", 0.5, "default", checkpoint="</script><script>alert(1)</script>")
-    write_record(cell.folder(tmp_path), cell)
+    for step in (20, 100):
+        for dataset, seed in (("", None), ("<i>data", 1)):
+            cell = make_cell(step, dataset, seed, family="<b>bold</b>")
+            odd = {"checkpoint": f"</script><script>alert({step})</script>", "task": "<u>task", "relation": "id"}
+            for shots, prompt in ((0, "<s>prompt"), (4, "<s>prompt"), (0, "default")):
+                for method in ("token_prob", "free"):
+                    changes = odd | {"prompt_format": prompt, "method": f"<q>{method}"}
+                    named = "instruct" if prompt != "default" else prompt
+                    add_unit(tmp_path, cell, "rte", 0.5, named, method, shots=shots, **changes)
+            write_record(cell.folder(tmp_path), cell)
     built = report.build(tmp_path)
     text = page_of(built)
-    assert "<b>bold" not in text and "<script>alert" not in text and "&lt;b&gt;bold" in text
+    for each in ("b>bold", "i>data", "u>task", "s>prompt", "q>token", "script>alert"):
+        assert f"<{each}" not in text
+    for each in ("b&gt;bold", "i&gt;data", "u&gt;task", "s&gt;prompt", "q&gt;token"):
+        assert f"&lt;{each}" in text
 
 
 def test_base_alone_makes_a_report(tmp_path, capsys):
@@ -688,4 +727,4 @@ def test_shortened_inputs_and_answers_without_label_are_warned_of(wide, made):
     text = (wide[0] / "index.html").read_text().split('id="warnings"')[1].split("</section>")[0]
     assert "answers without a label" in text and ">free<" in text and "token_prob" not in text
     text = (made[0] / "index.html").read_text().split('id="warnings"')[1].split("</section>")[0]
-    assert "No input was shortened" in text and "No audit found a fault" in text
+    assert "No input was shortened" in text and "No fault of these checkpoints is known" in text

@@ -34,7 +34,7 @@ def put(
                 "unparsable": False,
             }
         )
-        results.write_unit(unit.path(folder), rows_of(cell, unit, examples, version), examples, {})
+        units.write_unit(unit.path(folder), rows_of(cell, unit, examples, version), examples, {})
     write_record(folder, cell)
 
 
@@ -85,7 +85,7 @@ def test_chat_template_is_a_unit_of_its_own(tmp_path):
 
 def test_units_from_before_the_chat_template_are_plain(tmp_path):
     put(tmp_path, 1, "", None, ["paws"])
-    (path,) = results.unit_files(tmp_path)
+    (path,) = tmp_path.glob("*/units/*.parquet")
     content = pq.read_table(path)
     header = json.loads(content.schema.metadata[b"amuro"])
     del header["rows"][0]["apply_chat_template"]
@@ -102,7 +102,7 @@ def test_one_unit_has_a_row_per_metric_and_the_chance_of_its_choices(tmp_path):
     frame = pd.DataFrame({"example_id": ["a", "b", "c"], "target": ["x", "y", "z"], "prediction": ["x", "y", "y"]})
     frame = frame.assign(accuracy=[1.0, 1.0, 0.0], accuracy_norm=[1.0, 0.0, 0.0], chance=[0.25, 0.2, 1 / 3])
     frame = frame.assign(truncated=False, unparsable=False)
-    results.write_unit(unit.path(cell_folder), rows_of(cell, unit, frame, version=1), frame, {})
+    units.write_unit(unit.path(cell_folder), rows_of(cell, unit, frame, version=1), frame, {})
     table = results.load(tmp_path)
     values = table[table["task"] == "arc_easy"].set_index("metric")["value"].to_dict()
     assert values == pytest.approx({"accuracy": 2 / 3, "accuracy_norm": 1 / 3})
@@ -127,10 +127,20 @@ def test_unsound_tables_are_refused(tmp_path):
     put(tmp_path, 2, "paws", 1, ["paws"], version=2)
     with pytest.raises(ValueError, match="two task versions .paws."):
         results.load(tmp_path)
-    (unit,) = (path for path in results.unit_files(tmp_path) if "toy-2" in str(path))
+    (unit,) = tmp_path.glob("toy-2-*/units/*.parquet")
     unit.write_bytes(unit.read_bytes()[:-10])
     with pytest.raises(ValueError, match="not a result of an evaluation unit"):
         results.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/tmp/x", "../x", "..", "a\nb", "a\\b", ""])
+def test_a_task_whose_name_is_a_path_is_refused(tmp_path, name):
+    put(tmp_path, 1, "", None, ["paws"])
+    table = results.load(tmp_path)
+    assert len(results.check(table.assign(task="my own set 2.1"))) == 1
+    with pytest.raises(ValueError, match="^task .*: a name has no slash") as raised:
+        results.check(table.assign(task=name))
+    assert "\n" not in str(raised.value)
 
 
 def test_units_of_a_cell_without_a_record_do_not_count(tmp_path):
@@ -172,7 +182,7 @@ def rewrite(path, change_row=None, change_examples=None) -> None:
     """The unit's file again, with other rows or examples."""
     unit, examples = units.read_unit(path), units.read_examples(path).drop(columns="chance")
     rows = [row | (change_row or {}) for row in unit["rows"]]
-    results.write_unit(path, rows, change_examples(examples) if change_examples else examples, unit["about"])
+    units.write_unit(path, rows, change_examples(examples) if change_examples else examples, unit["about"])
 
 
 @pytest.mark.parametrize(
@@ -199,7 +209,7 @@ def rewrite(path, change_row=None, change_examples=None) -> None:
 )
 def test_a_wrong_unit_is_one_line_with_its_file(tmp_path, row, examples, said):
     put(tmp_path, 1, "", None, ["paws"])
-    (path,) = results.unit_files(tmp_path)
+    (path,) = tmp_path.glob("*/units/*.parquet")
     rewrite(path, row, examples)
     with pytest.raises(ValueError, match=said) as error:
         results.load(tmp_path)
@@ -209,7 +219,7 @@ def test_a_wrong_unit_is_one_line_with_its_file(tmp_path, row, examples, said):
 def test_every_damage_of_a_units_file_is_found(tmp_path):
     """A byte of the scores, anywhere in the file's pages, or a file that is cut: never another mean."""
     put(tmp_path, 1, "", None, ["paws"])
-    (path,) = results.unit_files(tmp_path)
+    (path,) = tmp_path.glob("*/units/*.parquet")
     content, table = path.read_bytes(), results.load(tmp_path)
     end = len(content) - int.from_bytes(content[-8:-4], "little") - 8  # where the pages end and the metadata begin
     refused = 0
@@ -239,7 +249,7 @@ def test_a_damaged_record_is_told(tmp_path):
 
 def test_the_same_unit_twice_is_told_with_its_cell(tmp_path):
     put(tmp_path, 1, "", None, ["paws"])
-    (path,) = results.unit_files(tmp_path)
+    (path,) = tmp_path.glob("*/units/*.parquet")
     path.with_name("copy.parquet").write_bytes(path.read_bytes())
     with pytest.raises(
         ValueError, match=f"2 rows share a key, the first: family toy.*cell_id {path.parent.parent.name[-12:]}"

@@ -9,6 +9,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from scipy import stats as scipy_stats
 
 from analysis import stats
+from analysis.stats.comparisons import spread_of
 
 RNG = np.random.default_rng(7)
 
@@ -96,14 +97,15 @@ def test_interval_of_a_range_holds_it():
 
 def test_one_sided_test_without_variance():
     cases = [(np.full(10, 0.5), 0.5**10), (np.full(10, 0.02), 1.0), (np.zeros(5), 1.0), (np.array([0.9]), 0.5)]
-    done = [stats.exceeds(differences) == p for differences, p in cases]
+    done = [stats.compare(differences, 0.0).p == p for differences, p in cases]
     assert done == [True] * 4
 
 
 def test_detectable_difference_is_found_in_four_of_five():
     spread, n = 0.3, 200
     size = 0.02 + stats.detectable(np.array(spread / n**0.5))
-    found = [stats.exceeds(np.random.default_rng(s).normal(size, spread, n)) < 0.05 for s in range(500)]
+    samples = np.array([np.random.default_rng(s).normal(size, spread, n) for s in range(500)])
+    found = spread_of(samples, 0.02)[1] < 0.05
     assert np.mean(found) == pytest.approx(0.8, abs=0.05)
     sample = RNG.normal(size, spread, 4000)
     assert stats.compare(sample, 0.0).detectable == pytest.approx((size - 0.02) * (n / 4000) ** 0.5, rel=0.05)
@@ -159,11 +161,16 @@ def test_chance_levels():
 
 
 def test_gain_is_the_share_of_the_room_above_chance():
-    raw = stats.compare(np.array([0.0, 1.0] * 20), np.zeros(40))
-    found = stats.gain(raw, 0.6)
-    assert (found.mean, found.low, found.high) == pytest.approx((0.5 / 0.4, raw.low / 0.4, raw.high / 0.4))
-    with pytest.raises(ValueError, match="chance level"):
-        stats.gain(raw, 1.0)
+    found = stats.gain(np.array([0.2, -0.1, 0.2]), np.array([0.6, 0.0, 1.0]))
+    assert found[:2].tolist() == pytest.approx([0.5, -0.1]) and np.isnan(found[2])
+
+
+def test_tuned_that_gains_up_to_chance_is_not_above_it():
+    right = lambda rate: (np.arange(400) < 400 * rate).astype(float)  # noqa: E731
+    cases = [stats.evidence(right(0.24), right(0.24), right(0.3), right(last), 0.53) for last in (0.53, 0.9)]
+    found = stats.verdicts(cases)
+    assert [each.verdict for each in found] == ["learned in fine-tuning"] * 2
+    assert found[0].p_above_chance > 0.5 and found[1].p_above_chance < 0.001
 
 
 def test_ratios_name_the_sets_without_one():

@@ -172,12 +172,12 @@ def test_gains_and_seeds():
     for _ in range(CASES):
         scores, chance = answers(rng, 2, 30), float(rng.random() * 0.99)
         raw = stats.compare(*scores)
-        found = stats.gain(raw, chance)
+        found = [stats.gain(each, chance) for each in (raw.mean, raw.low, raw.high)]
         expected = [each / (1 - chance) for each in (raw.mean, raw.low, raw.high)]
         values, errors = rng.random(3), rng.random(3)
         spread = stats.seed_spread(values, errors)
         between, within = statistics.variance(values), statistics.mean(errors**2)
-        parts = (found.mean, found.low, found.high, spread.between, spread.within, spread.share)
+        parts = (*found, spread.between, spread.within, spread.share)
         done += near(parts, (*expected, between, within, between / (between + within)))
     assert done == CASES
 

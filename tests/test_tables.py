@@ -8,6 +8,7 @@ from scipy import stats as scipy_stats
 from amuro.results import COLUMNS, Sheet
 from amuro.tasks import TASKS, relation_of
 from analysis import stats, tables
+from analysis.groups import group_gains
 from analysis.study import collect, together
 
 EVERY = [
@@ -245,8 +246,9 @@ def test_formats_and_their_trend(study):
     assert (tuned["range_observed"] == 0).all() and (tuned["range_high"] == 0).all() and len(tuned) == 4 * 3 * 2
     means = of(tables.format_means(study), checkpoint="toy@300").iloc[0]
     own = of(frame, stage="base", checkpoint="toy@300").set_index("task")["range_observed"]
-    plain = (2 * own["rte"] + 2 * own["mnli_matched"]) / 4  # of two rates of tuning
-    assert means["tasks"] == 4 and means["base"] == pytest.approx(plain, abs=0.03)
+    plain = (own["rte"] + own["mnli_matched"]) / 2
+    assert means[["tasks", "tasks_expected", "tunings", "tunings_expected"]].tolist() == [2, 2, 4, 4]
+    assert means["base"] == pytest.approx(plain, abs=0.03)
     trend = tables.format_trend(study).set_index(["stage", "task", "learning_rate"])["slope"]
     assert trend.loc[("sft", "rte", 2e-5)] == 0
     slope = np.polyfit(np.log10(np.array(STEPS) / 100), of(frame, stage="base", task="xsum")["range"], 1)[0]
@@ -280,10 +282,57 @@ def test_rates_that_change_a_conclusion_are_flagged(study):
     values = of(study.points, task="mnli_matched", checkpoint="toy@300", prompt_format="default")
     assert last["best"] == values[values["stage"] == "sft"]["value"].max()
     assert last["base"] == values[values["stage"] == "base"]["value"].iloc[0]
-    assert {"rte", "mnli_matched", "xsum"} == set(found["task"]) and found["flips"].any()
+    assert {"rte", "mnli_matched", "xsum"} == set(found["task"]) and not found["flips"].any()  # more, and less
     first = of(found, checkpoint="toy@10", task="rte").iloc[0]
     said = dict(each.split(": ") for each in first["verdicts"].split("; "))
-    assert set(said) == {"2e-06", "2e-05"} and first["flips"] >= (len(set(said.values())) > 1)
+    assert set(said) == {"2e-06", "2e-05"}
+
+
+def test_rates_contradict_each_other_where_one_gains_and_one_loses():
+    lines = Lines()
+    for step in (10, 300):
+        lines.add(step, "rte", right(0.5, 1, 400))
+        for rate, level in ((2e-6, 0.52), (2e-5, 0.9), (2e-4, 0.1 if step == 300 else 0.5)):
+            lines.add(step, "rte", right(level, 1, 400), "mnli", 0, rate)
+    found = tables.rates(lines.study()).set_index("checkpoint")
+    judged = "learned in fine-tuning at 2e-05, not learned at 0.0002"
+    assert found.loc["toy@10", "contradiction"] == judged and found["flips"].all()
+    assert found.loc["toy@300", "contradiction"] == f"tuning gains at 2e-06, 2e-05 and loses at 0.0002; {judged}"
+
+
+def test_a_format_trend_names_what_it_leaves_out():
+    lines = Lines()
+    for at, step in enumerate(STEPS):
+        for number, name in enumerate(("default", "instruct")):
+            lines.add(step, "xsum", text(0.3 + 0.1 * at * number, at), prompt_format=name)
+            if (step, name) != (30, "instruct"):
+                lines.add(step, "rte", right(0.6 - 0.1 * at * number, at), prompt_format=name)
+            if step == 10:
+                lines.add(step, "paws", right(0.6, number), prompt_format=name)
+    found = tables.format_trend(lines.study()).set_index("task")
+    columns = ["checkpoints", "checkpoints_expected", "missing"]
+    assert found.loc["rte", columns].tolist() == [3, 4, "without toy@30"]
+    assert found.loc["xsum", columns].tolist() == [4, 4, ""] and np.isnan(found.loc["paws", "slope"])
+    assert found.loc["mean of tasks", ["tasks", "tasks_expected", "missing"]].tolist() == [2, 3, "without paws"]
+
+
+def test_tuned_below_chance_is_said_beside_the_verdict():
+    lines = Lines()
+    for step in (10, 300):
+        lines.add(step, "rte", right(0.24, 1, 400))
+        lines.add(step, "rte", right(0.5 if step == 300 else 0.3, 2, 400), "mnli", 0)
+    (row,) = tables.verdicts(lines.study()).to_dict("records")
+    assert (row["verdict"], row["caveat"]) == ("learned in fine-tuning", "tuned is not above chance")
+    assert (tables.verdicts(make().study())["caveat"] == "").all()
+
+
+def test_gains_of_groups_count_a_task_of_several_rates_once(study):
+    gained, judged = (of(table(study), prompt_format="default") for table in (tables.gains, tables.verdicts))
+    judged = judged.assign(verdict="both")
+    last = of(group_gains(gained, judged), checkpoint="toy@300").iloc[0]
+    own = of(gained, checkpoint="toy@300")
+    own = own[own["relation"].isin(("id", "ood"))]
+    assert (last["tasks"], last["n"]) == (2, 2 * N) and last["change"] == pytest.approx(own["difference"].mean())
 
 
 def test_shot_curves_are_compared_with_four_shots():
@@ -442,5 +491,3 @@ def test_main_setting_is_what_the_tuned_have():
     study = lines.study()
     setting = tables.main_setting(study)
     assert (setting["prompt_format"], setting["num_shots"]) == ("default", 0)
-    shown = tables.at_setting(tables.gains(study), setting)
-    assert set(shown["prompt_format"]) == {"default"} and set(shown["num_shots"]) == {0} and len(shown) > 0

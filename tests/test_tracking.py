@@ -16,7 +16,7 @@ from amuro.resume import Preempted
 from amuro.run_config import check_sweep, normal
 from amuro.settings import EvaluationArguments
 from analysis import source
-from analysis.findings import build
+from analysis.contents import build
 
 DIGEST = "ab" * 32
 
@@ -91,15 +91,23 @@ def test_analysis_reads_the_same_rows_and_examples_from_a_project(server, client
         for cell in (make_cell(step), make_cell(step, "mnli", seed=10)):
             with tracking.run(cell, complete(tmp_path / "runs", cell), enabled=True):
                 pass
-    fetched = source.runs_of(f"wandb:{ENTITY}/amuro", tmp_path / "out")
+    fetched = source.download(f"{ENTITY}/amuro", tmp_path / "out")
+    assert sorted(path.name for path in fetched.iterdir() if path.name[0] != ".") == [
+        "00000",
+        "00001",
+        "00002",
+        "00003",
+    ]
     assert results.load(fetched).equals(results.load(tmp_path / "runs")) and len(results.load(fetched)) == 8
     ours, theirs = results.load_examples(tmp_path / "runs"), results.load_examples(fetched)
     order = [*results.KEY, "example_id"]
     assert theirs.sort_values(order, ignore_index=True).equals(ours.sort_values(order, ignore_index=True))
     assert build(fetched).gains.equals(build(tmp_path / "runs").gains)
     for wrong in ("wandb:amuro", f"wandb:{ENTITY}/nothing", "results.csv"):
-        with pytest.raises(ValueError, match="^--source "):
-            source.runs_of(wrong, tmp_path / "out")
+        with pytest.raises(ValueError, match="^--source "), source.runs_of(wrong):
+            pass
+    with pytest.raises(ValueError, match="not empty"):
+        source.download(f"{ENTITY}/amuro", tmp_path / "runs")
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,9 @@ def test_a_base_checkpoint_is_swept_too(client, server, nursery, tmp_path, monke
 
 
 def test_the_report_is_the_same_from_a_project(swept, client, tmp_path):
+    (tmp_path / "a" / "wandb" / "offline-run-1").mkdir(parents=True)  # of a runs folder that is written to
     assert report.main(["--source", f"wandb:{ENTITY}/amuro", "--out", str(tmp_path / "a")]) == 0
+    assert (tmp_path / "a" / "wandb" / "offline-run-1").is_dir()
     assert report.main(["--runs", str(swept[0]), "--out", str(tmp_path / "b")]) == 0
     for name in ("results", "tables/gains"):
         assert (tmp_path / "a" / f"{name}.csv").read_text() == (tmp_path / "b" / f"{name}.csv").read_text()

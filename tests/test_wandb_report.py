@@ -124,6 +124,38 @@ def test_a_local_folder_tells_of_a_project(server, client, tmp_path):
     assert len(posted(server)[1]) > 5
 
 
+HOSTILE = "o'brien' = <b>x</b> [y](javascript:z) | *w*"
+
+
+def test_names_are_shown_and_filtered_as_they_are(server, client, tmp_path):
+    for dataset, seed in (("", None), (HOSTILE, 1)):
+        cell = make_cell(20, dataset, seed)
+        add_unit(tmp_path / "runs", cell, "rte", 0.5, "default", relation="id" if dataset else "")
+        write_record(cell.folder(tmp_path / "runs"), cell)
+    server.project("amuro")
+    assert wandb_report.main([*COMMAND, "--runs", str(tmp_path / "runs")]) == 0
+    blocks = posted(server)[1]
+    grids = [block["metadata"] for block in blocks if block["type"] == "panel-grid"]
+    assert filters_of(grids[1]["runSets"][1]) == {"stage": "sft", "dataset": HOSTILE}
+    texts = [text_of(block) for block in blocks if block["type"] not in ("heading", "panel-grid")]
+    assert not any(sign in text for text in texts for sign in ("<b>", "](", " | *w*", "\n*"))
+
+
+def test_text_is_one_line_of_markdown():
+    assert wandb_report.md("a\n# b `c` [d](e) <i> 0.1 [0.2, 0.3] mnli_matched") == (
+        r"a # b \`c\` [d]\(e) &lt;i&gt; 0.1 [0.2, 0.3] mnli_matched"
+    )
+
+
+def test_a_report_that_cannot_be_told_is_no_fault_of_the_project(tmp_path, monkeypatch):
+    monkeypatch.setattr(wandb_report, "blocks", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        wandb_report.write(None, [], "e", "p", "t")
+    monkeypatch.setattr(wandb_report, "blocks", lambda *given: int("x"))
+    with pytest.raises(ValueError, match="^invalid literal"):
+        wandb_report.write(None, [], "e", "p", "t")
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

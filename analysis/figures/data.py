@@ -30,7 +30,7 @@ POINT = ["family", "checkpoint", *TUNING[1:], *SETTING]
 
 
 def figure_frames(report) -> dict[str, pd.DataFrame]:
-    """All frames of an `analysis.findings.Report`; one is empty where nothing of its kind was measured."""
+    """All frames of an `analysis.contents.Report`; one is empty where nothing of its kind was measured."""
     frames = {"scores": scores(report), "ranges": valued(report.formats, "range"), "changes": changes(report.gains)}
     frames |= {"groups": valued(report.groups, "change"), "turning": turned(report)}
     frames |= {"transitions": transitions(report.transitions), "trajectories": trajectories(report.trajectories)}
@@ -72,9 +72,11 @@ def valued(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def changes(gains: pd.DataFrame) -> pd.DataFrame:
-    """Tuned - BASE as value, low, high, and its ratio to BASE (not where BASE is 0)."""
+    """Tuned - BASE as value, low, high, and its ratio to BASE on the same examples (not where BASE is 0)."""
     table = valued(gains.assign(difference=gains.get("difference", float("nan"))), "difference")
-    return table.assign(ratio=table["value"] / table["base"].where(table["base"] > 0) if len(table) else None)
+    return table.assign(
+        ratio=table["value"] / table["base_paired"].where(table["base_paired"] > 0) if len(table) else None
+    )
 
 
 def turned(report) -> pd.DataFrame:

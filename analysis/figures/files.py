@@ -4,6 +4,8 @@ save_all(frames, axis, "report/figures")      every figure in each task's usual 
 save(chart, "report/figures/rte")             one chart as rte.svg, rte.png, rte.pdf
 """
 
+import hashlib
+import re
 from pathlib import Path
 
 import altair as alt
@@ -19,24 +21,38 @@ from analysis.figures.data import MEAN
 WIDTH, HEIGHT, COLUMNS = 260, 180, 3
 MOST = 30  # panels in a file; the page has them all
 ROWS, TOTAL = 400, 20_000  # rows in a file, where all files together would have more than TOTAL
+LISTED = ".written"  # in the folder: the files that are ours to replace
 OWN = ("formats", "shots", "transitions", "trajectories")  # a panel per task and model: of the models' own tasks alone
 
 
 def save_all(frames: dict[str, pd.DataFrame], axis: Axis, folder: Path) -> list[Path]:
-    """Write all figures that have data; the curves as one file per task. Returns the paths."""
+    """Write all figures that have data, the curves as one file per task, in place of those that an earlier call wrote
+    to this folder. Returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
+    listed = folder / LISTED
+    for name in listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []:
+        (folder / Path(name).name).unlink(missing_ok=True)
     files = {}
     for figure in FIGURES:
         rows = usual_rows(figure, frames[figure.frame])
         parts = {figure.key: rows}
         if figure.key == "curves":
-            parts = {task: rows[rows["task"] == task] for task in rows["task"].unique()}
+            parts = {file_name(task): rows[rows["task"] == task] for task in rows["task"].unique()}
         files |= {name: (figure, part) for name, part in parts.items() if figure.drawable(part)}
     most = ROWS if sum(len(rows) for _, rows in files.values()) > TOTAL else TOTAL
     paths = []
     for name, (figure, rows) in tqdm(files.items(), desc="figures", unit="figure"):
         paths += save(chart_of(figure, rows, axis, most), folder / name)
+    listed.write_text("".join(f"{path.name}\n" for path in paths), encoding="utf-8")
     return paths
+
+
+def file_name(task: str) -> str:
+    """A task's name as that of its file; where it is not safe as such, or is a figure's own, with a digest of it."""
+    plain = re.sub(r"[^\w-]", "-", task)[:80]
+    if plain == task and task not in {figure.key for figure in FIGURES}:
+        return task
+    return f"{plain}-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
 
 
 def usual_rows(figure: Figure, frame: pd.DataFrame) -> pd.DataFrame:

@@ -54,7 +54,7 @@ def page(report: Report, found: list[Finding], frames: dict[str, pd.DataFrame], 
         "measures": "".join(section(report, name) for name in MEASURES),
         "missing": missing(report),
         "audit": html_list("Of the checkpoints.", report.doubts)
-        or "<p>No audit found a fault in these checkpoints.</p>",
+        or "<p>No fault of these checkpoints is known. It takes an audit (amuro checkpoints audit) to find one.</p>",
         "warnings": warnings(report),
         "costs": table_of(report.costs, "costs"),
         "provenance": table_of(report.provenance, "provenance"),
@@ -72,10 +72,12 @@ def read(name: str) -> str:
 
 def missing(report: Report) -> str:
     """What is missing and which command fills it."""
-    there, expected, lacking = results.coverage(report.table)
-    if not lacking:
+    there, expected, _ = results.coverage(report.table)
+    if report.coverage.empty:
         return f"<p>Nothing is missing: all {expected} units that belong together are there.</p>"
-    return f"<p>{there} of {expected} units are there.</p>{table_of(report.coverage, 'coverage')}"
+    failed = int(report.coverage["why"].str.startswith("failed").sum())
+    said = f"{there} of {expected} units are there" + (f", {failed} commands failed" if failed else "")
+    return f"<p>{said}.</p>{table_of(report.coverage, 'coverage')}"
 
 
 def warnings(report: Report) -> str:

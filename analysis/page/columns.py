@@ -1,6 +1,6 @@
 """Which columns the page's tables show, under which headings, and what is said above each table."""
 
-P_VALUES = ("p_pretraining", "p_finetuning", "p_latent", "mrc_p", "p")
+P_VALUES = ("p_pretraining", "p_finetuning", "p_latent", "p_above_chance", "mrc_p", "p")
 SHARES = ("wrong_right", "right_wrong", "wrong_right_by_chance", "right_wrong_by_chance", "seed_share")
 WHO = {"family": "family", "dataset": "tuned on", "learning_rate": "learning rate"}
 TABLES = {  # attribute of Report -> (heading, columns, caption)
@@ -9,24 +9,28 @@ TABLES = {  # attribute of Report -> (heading, columns, caption)
         "seeds": "seeds", "tasks": "tasks", "points": "points", "missing": "with gaps"},
         "A point is one task in one setting, method and metric at one checkpoint, averaged over seeds."),
     "verdicts": ("Verdicts and their tests", {**WHO, "task": "task", "relation": "relation", "verdict": "verdict",
-        "latent": "latent", "rise": "BASE rise", "above_chance": "BASE − chance", "gain": "tuned − BASE",
-        "tuned_above_chance": "tuned − chance", "gain_detectable": "detectable",
+        "caveat": "but", "latent": "latent", "rise": "BASE rise", "above_chance": "BASE − chance",
+        "gain": "tuned − BASE", "tuned_above_chance": "tuned − chance", "gain_detectable": "detectable",
         "tuned_rise": "tuned rise", "p_pretraining": "p pre-training", "p_finetuning": "p fine-tuning",
-        "p_latent": "p latent", "n": "n", "seeds": "seeds", "one_seed": "rests on one seed", "missing": "missing"},
+        "p_latent": "p latent", "p_above_chance": "p tuned > chance", "n": "n", "seeds": "seeds",
+        "one_seed": "rests on one seed", "missing": "missing"},
         "Rises are from the first to the last checkpoint; p-values are one-sided against the margin and Holm-adjusted. "
-        "Detectable: how far beyond the margin a difference must be to be found with 80 % power. A row with nothing in "
-        "`tuned on` judges BASE alone."),
+        "Detectable: how far beyond the margin a gain must be to be found with 80 % power by one test, before the "
+        "correction over tasks. A row with nothing in `tuned on` judges BASE alone."),
     "forgetting": ("Forgetting and transfer", {**WHO, "relation": "on", "checkpoint": "checkpoint",
         "change": "tuned − BASE", "tasks": "tasks", "tasks_expected": "of", "n": "n", "seeds": "seeds", "mrc": "MRC",
         "mrc_p": "p (MRC ≠ 0)", "median_ratio": "median ratio", "base_zero": "BASE is 0 (no ratio)",
         "missing": "missing"},
-        "Change on the tasks of the other datasets (cross_task) and on the benchmarks, mean over tasks."),
+        "Change on the tasks of the other datasets (cross_task) and on the benchmarks, mean over tasks; p is two-sided "
+        "and uncorrected."),
     "format_means": ("Prompt formats", {"checkpoint": "checkpoint", "num_shots": "shots", "base": "BASE",
-        "tuned": "tuned", "tasks": "tasks", "tasks_expected": "of", "n": "n"},
+        "tuned": "tuned", "tasks": "tasks", "tasks_expected": "of", "tunings": "tunings", "tunings_expected": "of ",
+        "n": "n"},
         "Best minus worst prompt format, mean over the id and ood tasks of the tuned models; per task in "
         "tables/formats.csv."),
     "format_trend": ("Does the prompt matter less with more pre-training?", {**WHO, "stage": "stage", "task": "task",
-        "num_shots": "shots", "slope": "slope", "checkpoints": "checkpoints", "tasks": "tasks", "n": "n"},
+        "num_shots": "shots", "slope": "slope", "checkpoints": "checkpoints", "checkpoints_expected": "of",
+        "tasks": "tasks", "tasks_expected": "of ", "n": "n", "missing": "missing"},
         "How much best minus worst format grows with ten times the tokens (least squares over the checkpoints); below "
         "0 the prompt matters less and less."),
     "turning": ("Turning points", {**WHO, "task": "task", "relation": "relation", "before_base": "BASE: after",
@@ -43,12 +47,13 @@ TABLES = {  # attribute of Report -> (heading, columns, caption)
         "prompt_format": "prompt", "num_shots": "shots", "value": "score", "against": "against shots",
         "difference": "difference", "p": "p", "n": "n", "seeds": "seeds"},
         "Scores by the number of examples in the prompt, and the difference to that with four (else to the fewest), at "
-        "the last checkpoint."),
+        "the last checkpoint; p is two-sided and uncorrected."),
     "transitions": ("Answers turned by tuning", {**WHO, "task": "task", "checkpoint": "checkpoint",
         "wrong_right": "wrong → right", "wrong_right_by_chance": "by chance", "right_wrong": "right → wrong",
         "right_wrong_by_chance": "by chance ", "p": "p", "n": "n", "seeds": "seeds"},
         "Shares of the examples that BASE has wrong and the tuned model right, and the reverse, beside what "
-        "independent answers at the same rates would give, at the last checkpoint; p: both are as likely (McNemar)."),
+        "independent answers at the same rates would give, at the last checkpoint; p: both are as likely, two-sided "
+        "and uncorrected (of one seed McNemar's test, of several a paired bootstrap)."),
     "seed_variance": ("Seeds", {**WHO, "task": "task", "checkpoint": "checkpoint", "seeds": "seeds", "value": "score",
         "between_sd": "SD between seeds", "within_sd": "SD over examples", "seed_share": "share of seeds",
         "verdict_on_one_seed": "verdict on each seed alone", "verdicts_agree": "agree"},
@@ -57,9 +62,9 @@ TABLES = {  # attribute of Report -> (heading, columns, caption)
     "rates": ("Learning rates", {"family": "family", "stage": "stage", "dataset": "tuned on", "task": "task",
         "checkpoint": "checkpoint", "base": "BASE", "fixed_rate": "one rate", "fixed": "score at it",
         "best_rate": "best rate here", "best": "score at it ", "rates": "rates", "verdicts": "verdicts",
-        "flips": "flips"},
+        "contradiction": "contradiction"},
         "The score at the one rate that is best over all checkpoints, and at the best rate of each (too high by the "
-        "noise of that choice). Flips: a conclusion is not the same at every rate."),
+        "noise of that choice). Contradiction: one rate says the opposite of another."),
     "methods": ("Ways of reading an answer", {"family": "family", "checkpoint": "checkpoint", "stage": "stage",
         "dataset": "dataset", "learning_rate": "learning rate", "task": "task", "prompt_format": "prompt",
         "num_shots": "shots", "apply_chat_template": "chat template", "method": "method", "value": "score",

@@ -72,7 +72,8 @@ def html_figure(figure: Figure, drawn: bool) -> str:
 
 
 def section(report: Report, name: str) -> str:
-    """One table of a report under its heading; those of one setting show each task's usual one."""
+    """One table of a report under its heading; those of one setting show each task's usual one, those of the end of a
+    history its last checkpoint."""
     frame = getattr(report, name)
     if not len(frame):
         return ""
@@ -88,6 +89,10 @@ def section(report: Report, name: str) -> str:
         "format_trend",
     ):
         frame = at_usual(frame, report.usual)
+    if name in ("shots", "transitions"):  # shots differ in what they compare
+        frame = at_usual(frame, report.usual.drop(columns=["num_shots", "shot_seed"] if name == "shots" else []))
+    if name in ("shots", "transitions", "seed_variance"):
+        frame = frame[frame["checkpoint"].isin(report.last)]
     return f"<details class='measure'><summary><h3>{escape(heading)}</h3></summary>{table_of(frame, name)}</details>"
 
 

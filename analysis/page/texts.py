@@ -14,14 +14,18 @@ choice, one in as many as there are; or the ROUGE-L of one reference against ano
 <dl>
 <dt>◆ learned in pre-training</dt><dd>the last BASE beats the first BASE and chance by more than
 {stats.MARGIN:g}</dd>
-<dt>▲ learned in fine-tuning</dt><dd>the last tuned beats the last BASE by more than {stats.MARGIN:g}</dd>
+<dt>▲ learned in fine-tuning</dt><dd>the last tuned beats the last BASE by more than {stats.MARGIN:g}; where BASE is
+below chance that need not be an ability, so <i>tuned is not above chance</i> stands beside it where it is not shown to
+beat chance by more than {stats.MARGIN:g}</dd>
 <dt>✚ both</dt><dd>both of these</dd>
-<dt>○ not learned</dt><dd>the intervals exclude both (or exclude that much above chance)</dd>
+<dt>○ not learned</dt><dd>the 95 % intervals exclude a rise of BASE or that BASE is above chance, and a gain or that
+tuned is above chance, each by {stats.MARGIN:g}; this is not corrected over tasks</dd>
 <dt>? undecided</dt><dd>anything else: these examples cannot tell</dd>
 <dt>latent</dt><dd>from the first to the last checkpoint tuned scores rise by more than {stats.MARGIN:g}, also beyond
 BASE's rise, while a rise of BASE is not shown</dd>
 </dl>
-<p>Tests are one-sided, with Holm's correction over tasks, α = {stats.ALPHA:g}. A task that nothing was tuned for is
+<p>The tests behind verdicts are one-sided, with Holm's correction over tasks, α = {stats.ALPHA:g}; the p-values of
+shots, of turned answers and of MRC are two-sided and not corrected. A task that nothing was tuned for is
 judged by BASE alone. <b>MRC</b> is the mean over tasks of (tuned − BASE) / BASE, which explodes where BASE is near 0;
 the median is beside it. A <b>turning point</b> is the first checkpoint that no later one beats by more than
 {stats.MARGIN:g}; it lies somewhere after the checkpoint before it. The <b>best buy</b> is the earliest checkpoint whose

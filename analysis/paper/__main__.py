@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m analysis.paper",
         description="Compute the tables and figures of the paper (arXiv 2408.06663) from the rows its authors "
         "published, and test its claims on them.",
-        epilog="example: python -m analysis.paper --results ../shared/paper/results --out paper",
+        epilog="example: python -m analysis.paper --results results --out paper",
     )
     parser.add_argument(
         "--results",

@@ -29,20 +29,23 @@ SIZES |= {"qqp": 390965, "stsb": 1379}
 OFFICIAL_SIZES = {"arc_challenge": 299, "arc_easy": 570, "openbookqa": 500, "hellaswag": 10042, "boolq": 3270}
 OFFICIAL_SIZES |= {"sciq": 1000, "rte": 277, "qqp": 40430}
 GENERATED = ("xsum", "xlsum", "cnn", "socialiqa", "sciq_qg", "tweetqa")
-# Chance levels of the sets that the authors score on other rows than we do: RTE's and GPT3NLI's training rows.
-LEVELS = {"rte": 1249 / 2490, "gpt3nli": 1 / 3}
+# Chance levels, as no example was published: of labels `stats.majority_rate` of the whole public split (of RTE and
+# GPT3NLI their training rows, which the authors score), of a choice 1 / choices, of text `stats.text_chance` of the
+# 382 to 500 references of the public split.
+LEVELS = {"mnli_matched": 0.354, "mnli_mismatched": 0.352, "rte": 1249 / 2490, "gpt3nli": 1 / 3, "paws": 0.558}
+LEVELS |= {"qqp": 0.632, "boolq": 0.622, "arc_easy": 0.25, "arc_challenge": 0.25, "openbookqa": 0.25, "sciq": 0.25}
+LEVELS |= {"hellaswag": 0.25, "xsum": 0.083, "xlsum": 0.095, "cnn": 0.076, "socialiqa": 0.249, "sciq_qg": 0.12}
+LEVELS |= {"tweetqa": 0.092}
 HIDDEN = ("qqp", "stsb")  # their splits have no labels, so that every right answer is "no"
 OFFICIAL_SHOTS = 4  # by the authors' script; the ids of that table do not say it
 SEED = 42  # draws the 6,000 training rows; the seed of the training itself is not told
 
 
-def read(folder: str | Path, hidden_labels: bool = False, before_fix: bool = False) -> pd.DataFrame:
+def read(folder: str | Path, hidden_labels: bool = False) -> pd.DataFrame:
     """Every published row: table, model_id, eval_dataset, value, stderr, what they mean, and `left_out`, the reason why
     the row is not in our table (empty where it is).
 
-    Two things the authors' figures or tables hold can be asked for, and are off otherwise:
-    hidden_labels: QQP and STS-B, whose "accuracies" are the rate of the answer "no" to unlabelled rows;
-    before_fix: predictions of models from before the authors mended their conversion of weights.
+    hidden_labels: with QQP and STS-B, whose "accuracies" are the rate of the answer "no" to unlabelled rows.
     ValueError where a table is missing or is not such a table.
     """
     every = pd.concat([_read_csv(Path(folder) / name) for name in (PREDICTIONS, OFFICIAL, INSTRUCTIONS)])
@@ -54,7 +57,7 @@ def read(folder: str | Path, hidden_labels: bool = False, before_fix: bool = Fal
     every.loc[(every["task"] == "sciq") & (every["table"] == PREDICTIONS), "task"] = "sciq_qg"
     for name in ("weights", "step", "dataset", "epochs", "learning_rate", "shots", "converted", "chat"):
         every[name] = [getattr(model, name, None) for model in models]
-    every["left_out"] = [_reason(row, hidden_labels, before_fix) for row in every.itertuples()]
+    every["left_out"] = [_reason(row, hidden_labels) for row in every.itertuples()]
     return every
 
 
@@ -70,7 +73,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return frame[["table", "model_id", "eval_dataset", "value", "stderr"]]
 
 
-def _reason(row, hidden_labels: bool, before_fix: bool) -> str:
+def _reason(row, hidden_labels: bool) -> str:
     """Why a published row has no place in our table; empty where it has one."""
     sizes = OFFICIAL_SIZES if row.table == OFFICIAL else SIZES
     if pd.isna(row.weights):
@@ -83,20 +86,20 @@ def _reason(row, hidden_labels: bool, before_fix: bool) -> str:
         return (
             "an evaluation that the paper does not use" if row.task.startswith("llmbar") else "unknown evaluation set"
         )
-    if row.table == PREDICTIONS and not row.converted and not before_fix:
+    if row.table == PREDICTIONS and not row.converted:
         return "from before the conversion of the weights was mended"
     if row.table == PREDICTIONS and row.task in HIDDEN and not hidden_labels:
         return "scored on rows without labels"
     return ""
 
 
-def rows(folder: str | Path, hidden_labels: bool = False, before_fix: bool = False) -> pd.DataFrame:
+def rows(folder: str | Path, hidden_labels: bool = False) -> pd.DataFrame:
     """The published rows in the columns of `amuro.results.COLUMNS`; the arguments are those of `read`.
 
     A value of the predictions' table is the middle of a bootstrap interval, not a mean: that cannot be undone.
     ValueError also where two rows share a key or a value is outside [0, 1].
     """
-    every = read(folder, hidden_labels, before_fix)
+    every = read(folder, hidden_labels)
     every = every[every["left_out"] == ""]
     if every.empty:
         raise ValueError(f"--results {folder}: none of the rows is of a known model and evaluation set")

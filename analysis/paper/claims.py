@@ -5,6 +5,7 @@ number in it is computed. Each published run was made once, with one seed: no te
 the same cell would differ, and the cells of one checkpoint, or of one evaluation set, are not independent.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,13 +34,24 @@ class Claim:
     verdict: str
 
 
+@dataclass(frozen=True)
+class Test:
+    """How a claim is tested: by a function, which `takes` one of the reproduction's parts ("" for none) and raises
+    NoRows where that has nothing to test; then the claim is named by where it stands and what it says."""
+
+    run: Callable[..., Claim]
+    takes: str
+    where: str
+    says: str
+
+
 class NoRows(Exception):
     """None of the rows that a claim is about was published."""
 
 
-def published(paper: Grid, pairs: list[tuple[str, str]], prompt_format: str = "default") -> pd.DataFrame:
+def published(paper: Grid, pairs: list[tuple[str, str]]) -> pd.DataFrame:
     """`pair`'s columns, task, dataset and checkpoint of every cell of the (task, dataset) that has BASE and tuned."""
-    found = [pair(paper, *each, prompt_format).assign(task=each[0], dataset=each[1]) for each in pairs]
+    found = [pair(paper, *each).assign(task=each[0], dataset=each[1]) for each in pairs]
     cells = pd.concat(found).reset_index().dropna(subset=["base", "tuned"])
     if cells.empty:
         raise NoRows
@@ -47,12 +59,13 @@ def published(paper: Grid, pairs: list[tuple[str, str]], prompt_format: str = "d
 
 
 def compared(paper: Grid, pairs: list[tuple[str, str]]) -> pd.DataFrame:
-    """`published` with change (tuned - BASE), change_stderr, and p (two-sided, normal, Holm over the cells). Unpaired,
-    as only means are published."""
+    """`published` with change (tuned - BASE), change_low, change_high, change_stderr, and p (two-sided, normal, Holm
+    over the cells). Unpaired, as only means are published."""
     cells = published(paper, pairs)
     known = [cells[name].to_numpy() for name in ("tuned", "tuned_stderr", "n", "base", "base_stderr", "n")]
     found = stats.compare_means(*known, margin=0.0)
-    return cells.assign(change=found.mean, change_stderr=found.stderr, p=stats.holm(found.p_equal))
+    ends = {"change_low": found.low, "change_high": found.high, "change_stderr": found.stderr}
+    return cells.assign(change=found.mean, **ends, p=stats.holm(found.p_equal))
 
 
 def rise(cells: pd.DataFrame, name: str, first: str, last: str) -> pd.DataFrame:
@@ -82,6 +95,12 @@ def early_late(values: pd.DataFrame) -> pd.Series:
     """Mean over the later checkpoints minus mean over 1000 and 18000, of values (checkpoints x sets): one for each set
     that has all of them."""
     return (values.loc[list(LATE)].mean(skipna=False) - values.loc[list(EARLY)].mean(skipna=False)).dropna()
+
+
+def negligible(low: pd.Series | np.ndarray, high: pd.Series | np.ndarray) -> np.ndarray:
+    """Which intervals lie within the margin on both sides: a test that finds nothing shows no more than that it found
+    nothing, so a claim of no change is carried by these alone."""
+    return (np.asarray(low) > -stats.MARGIN) & (np.asarray(high) < stats.MARGIN)
 
 
 def p_text(p: float) -> str:

@@ -1,22 +1,15 @@
 """Claims on how the study was made: its noise, its shots, its choice of checkpoints."""
 
-from functools import partial
-
 import numpy as np
 import pandas as pd
 
 from analysis import stats
 from analysis.paper.authors import HIDDEN
-from analysis.paper.claims import ALPHA, CARRIED, NOT, PARTLY, Claim, NoRows
+from analysis.paper.claims import ALPHA, CARRIED, NOT, PARTLY, Claim, NoRows, Test
 from analysis.paper.curves import NEVER_LEARNED
 from analysis.paper.grid import CHECKPOINTS, Grid, tokens
 
 TWINS = ["738000", "main"]  # 20 steps apart, where main is the last published step
-
-
-def design(paper: Grid, table: pd.DataFrame) -> list[partial[Claim]]:
-    """The tests of this module's claims; each raises NoRows where it has nothing to test."""
-    return [partial(noise, paper), partial(shots, table), partial(uniform)]
 
 
 def apart(paper: Grid, first: str, second: str) -> pd.DataFrame:
@@ -30,7 +23,7 @@ def apart(paper: Grid, first: str, second: str) -> pd.DataFrame:
 
 
 def noise(paper: Grid) -> Claim:
-    """Limitations: uncertainty is that of the examples."""
+    """Uncertainty is that of the examples."""
     twins = apart(paper, *TWINS)
     ends = [twins[name][at].to_numpy(dtype=float) for at in TWINS for name in ("value", "stderr", "n")]
     found = stats.compare_means(*ends, 0.0)
@@ -56,7 +49,7 @@ def noise(paper: Grid) -> Claim:
 
 
 def uniform() -> Claim:
-    """Section 3.1: checkpoints uniform in tokens."""
+    """Checkpoints uniform in tokens."""
     times = tokens()
     gaps = times.diff().dropna().drop("main")
     lines = [f"{name} {gap:.0f}" for name, gap in gaps.items()]
@@ -74,7 +67,7 @@ def uniform() -> Claim:
 
 
 def shots(table: pd.DataFrame) -> Claim:
-    """Section 5: constant whatever the number of shots."""
+    """Constant whatever the number of shots."""
     base = table[(table["stage"] == "base") & table["task"].isin(NEVER_LEARNED) & (table["prompt_format"] == "default")]
     other = base[base["num_shots"] != 4]
     sizes = other.groupby(["task", "num_shots"]).size()
@@ -98,3 +91,10 @@ def shots(table: pd.DataFrame) -> Claim:
         f"{', '.join(lines) or 'none'}.{far}",
         CARRIED if len(enough) == len(NEVER_LEARNED) else PARTLY if len(enough) > 2 else NOT,
     )
+
+
+TESTS = (
+    Test(noise, "paper", "limitations", "Uncertainty is that of the examples"),
+    Test(shots, "table", "section 5", "Constant whatever the number of shots"),
+    Test(uniform, "", "section 3.1", "Checkpoints uniform in tokens"),
+)

@@ -10,16 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import tables
+from analysis.paper import design, learning, prompts, timing, transfer
 from analysis.paper.authors import LEVELS, read, rows
 from analysis.paper.claims import NO_ROWS, Claim, NoRows
 from analysis.paper.curves import figures
-from analysis.paper.design import design
 from analysis.paper.grid import Grid, grid
-from analysis.paper.learning import groups_of, learning
+from analysis.paper.learning import groups_of
 from analysis.paper.numbers import mrc, table3, table6
-from analysis.paper.prompts import prompts
-from analysis.paper.timing import timing
-from analysis.paper.transfer import transfer
 from analysis.paper.untested import UNTESTED
 from analysis.study import collect
 
@@ -70,14 +67,14 @@ def reproduce(folder: str | Path) -> Reproduction:
 
 
 def tested(paper: Grid, table: pd.DataFrame, judged: pd.DataFrame, turned: pd.DataFrame) -> Iterator[Claim]:
-    """Every claim; one that has nothing to be tested on is named by its test's docstring, `where: what`."""
-    tests = learning(paper, judged) + timing(paper, judged, turned) + prompts(paper)
-    for test in tests + transfer(paper, table) + design(paper, table):
+    """Every claim. `judged` and `turned` are the verdicts and the turning points of Table 6's sets (`groups_of`),
+    `table` holds the rows scored on hidden labels too."""
+    given = {"paper": paper, "table": table, "judged": judged, "turned": turned}
+    for test in (*learning.TESTS, *timing.TESTS, *prompts.TESTS, *transfer.TESTS, *design.TESTS):
         try:
-            yield test()
+            yield test.run(*([given[test.takes]] if test.takes else []))
         except NoRows:
-            where, says = test.func.__doc__.rstrip(".").split(": ", 1)
-            yield Claim(says[0].upper() + says[1:], where.lower(), says, "None.", "None of its rows is there.", NO_ROWS)
+            yield Claim(test.says, test.where, test.says, "None.", "None of its rows is there.", NO_ROWS)
     yield from UNTESTED
 
 

@@ -16,7 +16,6 @@ from analysis.stats.comparisons import (
     compare,
     compare_means,
     detectable,
-    exceeds,
     gain,
     holm,
     mcnemar,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from analysis.stats.estimates import Estimate, Z, blocks, is_binary, noise, percentiles, wilson
+from analysis.stats.estimates import Z, blocks, is_binary, noise, percentiles, wilson
 
 MARGIN = 0.02  # a difference below two points is of no interest
 ALPHA = 0.05
@@ -20,7 +20,7 @@ POWER = 0.8  # of the smallest detectable difference
 @dataclass(frozen=True)
 class Difference:
     """A mean difference, or an array of them: 95 % interval, standard error, one-sided p that it exceeds the margin,
-    two-sided p that there is a difference at all, smallest detectable difference beyond the margin."""
+    two-sided p that there is a difference at all, smallest detectable difference beyond the margin (`detectable`)."""
 
     mean: float | np.ndarray
     low: float | np.ndarray
@@ -82,13 +82,9 @@ def spread_of(differences: np.ndarray, margin: float) -> tuple[np.ndarray, np.nd
     return errors, p, detectable(errors)
 
 
-def exceeds(differences: np.ndarray, margin: float = MARGIN) -> float:
-    """One-sided p that the mean of paired differences (n,) is above `margin`, as in `spread_of`."""
-    return float(spread_of(differences[None], margin)[1][0])
-
-
 def detectable(errors: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
-    """How far above the margin means with standard errors (...) must be to be found with 80 % power."""
+    """How far above the margin means with standard errors (...) must be to be found with 80 % power by one one-sided
+    test, before any correction over several."""
     return (stats.norm.ppf(1 - alpha) + stats.norm.ppf(POWER)) * errors
 
 
@@ -154,15 +150,10 @@ def holm(p: Sequence | np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def gain(difference: Difference, chance: float | np.ndarray) -> Estimate:
-    """(tuned - base) / (1 - chance), of tuned compared with base: the share of the room above chance that tuning adds.
-
-    Chance is taken as known. Raises ValueError where it is not below 1 (all references the same).
-    """
-    if not np.all((np.asarray(chance) >= 0) & (np.asarray(chance) < 1)):
-        raise ValueError(f"chance level {chance}: a gain needs one in [0, 1)")
-    of, room = difference, 1 - chance
-    return Estimate(of.mean / room, of.low / room, of.high / room, of.stderr / room, of.n)
+def gain(difference: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    """(tuned - base) / (1 - chance) of differences (...), or of their intervals' ends: the share of the room above
+    chance that tuning adds. Chance (...) is taken as known; NaN where it is not below 1 (all references the same)."""
+    return difference / np.where(np.asarray(chance) < 1, 1 - np.asarray(chance), np.nan)
 
 
 @dataclass(frozen=True)

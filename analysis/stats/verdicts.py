@@ -70,30 +70,34 @@ def evidence_of_means(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one task's evidence amounts to; the p-values are Holm-adjusted over the tasks judged together. Where BASE
-    alone was judged, `latent` is None and the p-values about tuning are NaN."""
+    """What one task's evidence amounts to; the p-values are Holm-adjusted over the tasks judged together.
+    `p_above_chance`: that the last tuned beats chance by more than the margin, which no verdict asks. Where BASE alone
+    was judged, `latent` is None and the p-values about tuning are NaN."""
 
     verdict: str
     latent: bool | None
     p_pretraining: float
     p_finetuning: float
     p_latent: float
+    p_above_chance: float = float("nan")
 
 
 def verdicts(cases: Sequence[Evidence], margin: float = MARGIN, alpha: float = ALPHA) -> list[Verdict]:
     """The verdict on each of the tasks judged together; `margin` is the one that their evidence was made with.
 
     Learned in pre-training: the last BASE beats the first BASE and chance by more than the margin. Learned in
-    fine-tuning: the last tuned beats the last BASE by more than it. Not learned: the intervals exclude both, or exclude
-    that BASE or tuned beats chance by more than it; else undecided. Latent: tuned scores rise by more than the margin,
+    fine-tuning: the last tuned beats the last BASE by more than it, also where that is below chance. Not learned, which
+    is not corrected over the tasks: the 95 % intervals exclude, of BASE and of tuned each, the rise (the gain) or that
+    it beats chance by more than it; else undecided. Latent: tuned scores rise by more than the margin,
     and by more than it beyond BASE's rise, while a rise of BASE is not shown. A claim of two parts has the larger of
     their p-values.
     """
     pre = holm([max(case.rise.p, case.above_chance.p) for case in cases])
     fine = holm([case.gain.p for case in cases])
     latent = holm([max(case.tuned_rise.p, case.extra_rise.p) for case in cases])
+    above = holm([case.tuned_above_chance.p for case in cases])
     found = []
-    for case, p_pre, p_fine, p_latent in zip(cases, pre, fine, latent, strict=True):
+    for case, p_pre, p_fine, p_latent, p_above in zip(cases, pre, fine, latent, above, strict=True):
         excluded = max(min(case.rise.high, case.above_chance.high), min(case.gain.high, case.tuned_above_chance.high))
         name = {
             (True, True): "both",
@@ -103,7 +107,7 @@ def verdicts(cases: Sequence[Evidence], margin: float = MARGIN, alpha: float = A
         }[bool(p_pre < alpha), bool(p_fine < alpha)]
         # BASE's own rise is not corrected: a correction would make "does not rise" the easier claim.
         hidden = bool(p_latent < alpha and case.rise.p >= alpha)
-        found.append(Verdict(name, hidden, float(p_pre), float(p_fine), float(p_latent)))
+        found.append(Verdict(name, hidden, float(p_pre), float(p_fine), float(p_latent), float(p_above)))
     return found
 
 

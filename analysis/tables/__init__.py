@@ -8,7 +8,7 @@ What is missing stays as a row that says so in `missing`; a study that has nothi
 and no row. `test` says whether numbers are compared by example ("paired") or by means and standard errors ("unpaired").
 """
 
-from analysis.tables.common import at_setting, main_setting
+from analysis.tables.common import main_setting
 from analysis.tables.curves import best_buy, turning
 from analysis.tables.formats import format_means, format_trend, formats
 from analysis.tables.gains import forgetting, gains, transfer

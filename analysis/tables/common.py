@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import stats
-from analysis.study import NOT_KNOWN, SETTING, SHOTS, Study, headline, together
+from analysis.study import NOT_KNOWN, SHOTS, Study, headline, together
 
 ABOUT = ["relation", "checkpoint", "order", "step", "tokens_b"]  # of a point, beside its curve
 PARTS = ("mean", "low", "high", "stderr", "p", "p_equal", "detectable")
@@ -95,17 +95,6 @@ def main_setting(study: Study) -> dict:
     return dict(zip([*SHOTS, "dtype"], counts.idxmax(), strict=True))
 
 
-def at_setting(frame: pd.DataFrame, setting: dict) -> pd.DataFrame:
-    """The rows of a table at the given values of its columns that tasks are judged by."""
-    keep = headline(frame) if "method" in frame else pd.Series(True, index=frame.index)
-    for name, value in setting.items():
-        keep &= frame[name] == value if name in frame else True
-    return frame[keep]
-
-
 def readings(frame: pd.DataFrame) -> pd.Series:
     """How the answers of each row were read, all tasks' usual ways being one: rows that Holm takes together."""
     return frame["method"].where(~headline(frame), "standard")
-
-
-SAME = [name for name in SETTING if name != "task"]

@@ -46,7 +46,8 @@ def turning(study: Study) -> pd.DataFrame:
     of the tuned curve by the checkpoints that both have, each with the checkpoint before (together the interval in
     which the curve turns; none before: it never rises by more than the margin), the share of bootstrap draws that
     agree, and whether it is the last one (it has not turned yet); whether the two intervals overlap, in what share of
-    the draws they do, and whether they are apart: 95 % of the draws have one turn before the other."""
+    the draws they do, and whether they are apart: more than 97.5 % of the draws have the same one turn before the
+    other."""
     points, scored = study.points, study.points["n"].to_numpy() > 0
     is_base, spots = (points["stage"] == "base").to_numpy(), points[["family", *SETTING]]
     tuned_spots = pd.MultiIndex.from_frame(spots[~is_base & scored].drop_duplicates())

@@ -84,7 +84,8 @@ def format_means(study: Study) -> pd.DataFrame:
     """Mean range over tasks of BASE, and of the tuned on their id and ood tasks, per checkpoint, shots, chat template
     and dtype.
 
-    Both sides average the same tasks: those for which, at this checkpoint, both ranges are known.
+    Both sides average the same tasks: those for which, at this checkpoint, both ranges are known. A task that several
+    tunings (datasets, learning rates) have counts once, as their mean.
     """
     table = measured(study)
     table = table[headline(table)]
@@ -96,13 +97,16 @@ def format_means(study: Study) -> pd.DataFrame:
     rows = []
     for group in groups:
         lines = both.iloc[group]
-        there = lines[lines["range_observed_tuned"].notna() & lines["range_observed_base"].notna()]
-        out = {"tasks": len(there), "tasks_expected": len(group)}
+        every = lines[lines["range_observed_tuned"].notna() & lines["range_observed_base"].notna()]
+        # Errors of one task's tunings go together, so that theirs is the mean too.
+        there = every.groupby("task").mean(numeric_only=True)
+        out = {"tasks": len(there), "tasks_expected": lines["task"].nunique()}
+        out |= {"tunings": len(every), "tunings_expected": len(lines)}
         for side in ("base", "tuned"):
             errors = [there[f"{name}_{side}"].to_numpy() for name in ERRORS]
             out |= spread(side, *stats.mean_range(*errors)) if len(there) else nothing(side)
         rows.append(out | {"n": int(there["n"].sum())})
-    columns = ["tasks", "tasks_expected", *nothing("base"), *nothing("tuned"), "n"]
+    columns = ["tasks", "tasks_expected", "tunings", "tunings_expected", *nothing("base"), *nothing("tuned"), "n"]
     return pd.concat([heads, pd.DataFrame(rows, columns=columns, index=heads.index)], axis=1)
 
 
@@ -113,29 +117,39 @@ MEAN = "mean of tasks"
 def format_trend(study: Study) -> pd.DataFrame:
     """How much the range of formats grows with ten times the tokens (`slope`, by least squares over the checkpoints
     with all formats), per (BASE or tuning, task, shots, reading); and, as task "mean of tasks", over BASE's tasks and
-    over the id and ood tasks of each tuning. Empty without tokens."""
+    over the id and ood tasks of each tuning. `missing` names what has no place in it: checkpoints, or of a mean tasks.
+    Empty without tokens."""
     heads, wanted = sets(study)
     known = np.array([len(each) > 0 for each in wanted], dtype=bool) & (heads["tokens_b"] > 0).to_numpy(bool)
     rows, slopes = [], []
-    lines = heads[known].reset_index(drop=True)
-    points = [each for each, there in zip(wanted, known, strict=True) if there]
-    curves, groups = grouped(lines, TREND)
+    names, tokens = heads["checkpoint"].to_numpy(object), heads["tokens_b"].to_numpy(float)
+    curves, groups = grouped(heads, TREND)
     for at, group in enumerate(groups):
-        tokens = lines["tokens_b"].to_numpy()[group]
-        found = trend(study, np.array([points[each] for each in group]), np.log10(tokens))
-        if found is not None:
-            slopes.append(found)
-            about = {"checkpoints": len(group), "tasks": 1, "n": found.n, "test": test_name(study)}
-            rows.append(curves.iloc[at].to_dict() | about | spread("slope", found.mean, found.low, found.high))
-    columns = [*TREND, "checkpoints", "tasks", "n", *nothing("slope"), "test"]
-    table = pd.DataFrame(rows, columns=columns)
-    return pd.concat([table, trend_means(table, slopes)], ignore_index=True) if rows else table
+        whole = group[known[group]]
+        found = trend(study, [wanted[each] for each in whole], np.log10(tokens[whole])) if len(whole) else None
+        lost = ", ".join(names[group[~known[group]]])
+        about = {"checkpoints": len(whole), "checkpoints_expected": len(group), "tasks": 1, "tasks_expected": 1}
+        alone = "fewer than two checkpoints" if found is None else ""
+        about |= {
+            "missing": f"without {lost}" if lost else alone,
+            "n": found.n if found else 0,
+            "test": test_name(study),
+        }
+        slope = spread("slope", found.mean, found.low, found.high) if found else nothing("slope")
+        rows.append(curves.iloc[at].to_dict() | about | slope)
+        slopes.append(found)
+    columns = [*TREND, "checkpoints", "checkpoints_expected", "tasks", "tasks_expected", "n", *nothing("slope")]
+    table = pd.DataFrame(rows, columns=[*columns, "missing", "test"])
+    if all(each is None for each in slopes):
+        return table.head(0)
+    return pd.concat([table, trend_means(table, slopes)], ignore_index=True)
 
 
-def trend(study: Study, wanted: np.ndarray, log_tokens: np.ndarray) -> stats.Estimate | None:
-    """The slope of the range through the points `wanted` (checkpoints, formats); None where there is none."""
+def trend(study: Study, points: list[np.ndarray], log_tokens: np.ndarray) -> stats.Estimate | None:
+    """The slope of the range through the `points`, of each checkpoint (formats,); None where there is none."""
     if len(set(log_tokens)) < 2:
         return None
+    wanted = np.array(points)
     if not study.paired:
         values, errors, n = (study.points[name].to_numpy(float)[wanted] for name in ("value", "stderr", "n"))
         return stats.trend_of_draws(values, stats.normal_noise(errors), log_tokens, int(n.min()))
@@ -144,18 +158,21 @@ def trend(study: Study, wanted: np.ndarray, log_tokens: np.ndarray) -> stats.Est
     return None
 
 
-def trend_means(table: pd.DataFrame, slopes: list[stats.Estimate]) -> pd.DataFrame:
-    """The mean slopes over tasks, as rows of `format_trend`."""
+def trend_means(table: pd.DataFrame, slopes: list[stats.Estimate | None]) -> pd.DataFrame:
+    """The mean slopes over tasks, of those that have one, as rows of `format_trend`."""
     counted = headline(table) & ((table["stage"] == "base") | table["relation"].isin(("id", "ood")))
     there = np.flatnonzero(counted)
     keys = [*TUNING, *SHOTS[1:], "dtype"]
     heads, groups = grouped(table.iloc[there], keys)
     out = []
     for group in groups:
-        at = there[group]
-        lines = table.iloc[at]
-        about = {"task": MEAN, "relation": "", "method": "standard", "metric": ", ".join(sorted(set(lines["metric"])))}
-        about |= {"checkpoints": int(lines["checkpoints"].min()), "tasks": len(at), "n": int(lines["n"].sum())}
-        about["test"] = lines["test"].iloc[0]
-        out.append(about | spread("slope", *stats.mean_trend([slopes[each] for each in at])))
+        every = table.iloc[there[group]]
+        sloped = [each for each in there[group] if slopes[each] is not None]
+        lines, lost = table.iloc[sloped], ", ".join(every.loc[every["slope"].isna(), "task"])
+        about = {"task": MEAN, "relation": "", "method": "standard", "metric": ", ".join(sorted(set(every["metric"])))}
+        about |= {"checkpoints": int(every["checkpoints"].min()), "tasks": len(lines), "tasks_expected": len(every)}
+        about |= {"checkpoints_expected": int(every["checkpoints_expected"].max()), "n": int(lines["n"].sum())}
+        about |= {"test": every["test"].iloc[0], "missing": f"without {lost}" if lost else ""}
+        slope = spread("slope", *stats.mean_trend([slopes[each] for each in sloped])) if sloped else nothing("slope")
+        out.append(about | slope)
     return pd.concat([heads, pd.DataFrame(out, index=heads.index)], axis=1)[list(table.columns)]

@@ -29,16 +29,15 @@ def compared(study: Study) -> pd.DataFrame:
     values = study.points["value"].to_numpy()
     out = rows[WHAT].assign(base=np.where(base >= 0, values[base], NOT_KNOWN), tuned=rows["value"])
     out = out.assign(**spread("difference", found["mean"], found["low"], found["high"]))
-    room = (1 - rows["chance"]).where(rows["chance"] < 1)
-    out = out.assign(**spread("gain", *(found[name] / room for name in ("mean", "low", "high"))))
-    out = out.assign(stderr=found["stderr"], p=found["p_equal"], detectable=found["detectable"], test=test_name(study))
+    out = out.assign(**spread("gain", *(stats.gain(found[name], rows["chance"]) for name in ("mean", "low", "high"))))
+    out = out.assign(stderr=found["stderr"], p=found["p_equal"], test=test_name(study))
     together = [*TUNING, "checkpoint", *SHOTS, "dtype", "reading"]
     out["p_holm"] = holm_by(out.assign(reading=readings(out)), "p", together)
     out["base_paired"], out["tuned_paired"] = found["before"], found["after"]
     out["n"], out["n_unpaired"] = found["n"], found["n_unpaired"]
     for name in ("seeds", "seeds_expected", "seed_spread"):
         out[name] = rows[name]
-    out["missing"] = what_lacks(rows, base, found["n"].to_numpy(), room.isna().to_numpy())
+    out["missing"] = what_lacks(rows, base, found["n"].to_numpy(), ~(rows["chance"] < 1).to_numpy())
     return out
 
 

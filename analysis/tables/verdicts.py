@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from analysis import stats
-from analysis.study import BESIDE, CURVE, NOT_KNOWN, SHOTS, STANDARD, Study, together
-from analysis.tables.common import curve_rows, grouped, nothing, spread, test_name
+from analysis.study import BESIDE, CURVE, NOT_KNOWN, SHOTS, Study, together
+from analysis.tables.common import curve_rows, grouped, nothing, readings, spread, test_name
 
 JUDGED = ("rise", "above_chance", "gain", "tuned_above_chance", "tuned_rise", "extra_rise")
-P_VALUES = ("p_pretraining", "p_finetuning", "p_latent")
+P_VALUES = ("p_pretraining", "p_finetuning", "p_latent", "p_above_chance")
+BELOW = "tuned is not above chance"  # a model that answers by chance can still beat one that answers worse
 
 
 def verdicts(study: Study) -> pd.DataFrame:
@@ -104,9 +105,7 @@ def cases_of(evidence: stats.Evidence, count: int) -> list[stats.Evidence]:
 
 def families(rows: pd.DataFrame, at: list[int]) -> list[list[int]]:
     """Of the rows at positions `at`, those that are judged together: the tasks of one family, stage, prompt, dtype."""
-    keys = [*TOGETHER, "reading"]
-    reading = rows["method"].where(~rows["method"].isin(STANDARD), "standard")
-    groups = grouped(rows.assign(reading=reading).iloc[at], keys)[1]
+    groups = grouped(rows.assign(reading=readings(rows)).iloc[at], [*TOGETHER, "reading"])[1]
     return [[at[each] for each in group] for group in groups]
 
 
@@ -125,19 +124,22 @@ def verdicts_of(rows: pd.DataFrame, cases: dict[int, stats.Evidence]) -> dict[in
 def judge(rows: pd.DataFrame, cases: dict[int, stats.Evidence]) -> pd.DataFrame:
     """The rows with verdict, latent, adjusted p-values and evidence; `cases` by row position, the others get none.
 
-    `latent` and what is about tuning stay empty of BASE alone.
+    `caveat`: that tuning adds something, while tuned is not shown to beat chance by more than the margin. `latent` and
+    what is about tuning stay empty of BASE alone.
     """
     found, out = verdicts_of(rows, cases), []
     for at in range(len(rows)):
         line = {"verdict": "no verdict", "latent": False} | dict.fromkeys(P_VALUES, NOT_KNOWN)
         if at in found:
             line = {each.name: getattr(found[at], each.name) for each in fields(stats.Verdict)}
+        tuned = line["latent"] is True or line["verdict"] in ("learned in fine-tuning", "both")
+        line["caveat"] = BELOW if tuned and line["p_above_chance"] >= stats.ALPHA else ""
         for name in JUDGED:
             part = getattr(cases[at], name) if at in cases else None
             line |= nothing(name) if part is None else spread(name, part.mean, part.low, part.high)
             line[f"{name}_detectable"] = NOT_KNOWN if part is None else part.detectable
         out.append(line)
-    empty = ["verdict", "latent", *P_VALUES, *(f"{name}{end}" for name in JUDGED for end in ENDS)]
+    empty = ["verdict", "latent", *P_VALUES, "caveat", *(f"{name}{end}" for name in JUDGED for end in ENDS)]
     return pd.concat([rows, pd.DataFrame(out, index=rows.index, columns=empty)], axis=1)
 
 
