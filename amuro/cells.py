@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+SHOT_SEED = 42
 STAGES = ("base", "sft", "instruct")
 NONE = type(None)
 KINDS: dict[str, type | tuple[type, ...]] = {  # of a cell's fields
@@ -100,8 +101,11 @@ class Unit:
         return folder / "units" / ("-".join(parts) + ".parquet")
 
     def key(self, metric: str) -> str:
-        """The name of one of its values in W&B."""
-        return f"eval/{self.task}/{self.shown}/{self.num_shots}shot/{self.method}/{metric}"
+        """The name of one of its values in W&B; the seed of the shots and the dtype are in it where they are not the
+        usual."""
+        seed = f"s{self.shot_seed}/" if self.shot_seed != SHOT_SEED else ""
+        dtype = f"{self.dtype}/" if self.dtype != "float32" else ""
+        return f"eval/{self.task}/{self.shown}/{self.num_shots}shot/{self.method}/{seed}{dtype}{metric}"
 
 
 def write_atomic(path: Path, content: bytes | memoryview) -> None:
@@ -187,7 +191,7 @@ def _check_record(record: dict, cell: Cell) -> None:
     for name, kind in (("training", dict), ("settings", dict), ("environment", dict), ("weights", str)):
         if not isinstance(record.get(name, kind()), kind):
             raise ValueError(f"{name} is {record[name]!r}")
-    if record.setdefault("cell_id", cell.cell_id) != cell.cell_id:
+    if record["cell_id"] != cell.cell_id:
         raise ValueError(f"cell_id is {record['cell_id']!r}, its settings give {cell.cell_id}: changed afterwards?")
 
 

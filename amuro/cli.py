@@ -122,7 +122,8 @@ def run(
     work on the same grid at the same time, if RUNS is one folder for all. Stopped (Ctrl-C) or killed, the same command
     goes on: a training from its last checkpoint where it saves any (--save_strategy). A cell that fails is tried again,
     then set aside with its log, and the others go on. Tuned weights go once they are evaluated (keep_weights in the
-    file keeps them). Exit code 0: all complete; 1: not; 75: stopped by SIGTERM, run it again.
+    file keeps them). Exit code 0: all complete; 1: not; 130: stopped by Ctrl-C; 75: by SIGTERM, run it
+    again.
 
     \b
     amuro run sweeps/nursery.yaml                              a core each, or a GPU each where there are any
@@ -220,7 +221,7 @@ def rates(
     held_out_rows: Annotated[
         int, typer.Option("--held_out_rows", min=1, help="training rows to choose on, which are not trained on")
     ] = 500,
-    flags: Annotated[list[str] | None, typer.Argument(help="after --: any other flag of train_sft.py")] = None,
+    flags: Annotated[list[str] | None, typer.Argument(help="after --: any other flag of the training script")] = None,
 ) -> None:
     """Choose a learning rate on held-out training rows (the paper's appendix B); writes RUNS/rates/*.csv.
 

@@ -23,12 +23,12 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+from amuro.cells import SHOT_SEED
 from amuro.conversations import counted, tidy
 from amuro.hub import wanted
 from amuro.strict import parse_json
 from amuro.tasks import DATASETS, HIDDEN, SFT, TASKS, Reading, Source, Task
 
-SHOT_SEED = 42
 SAMPLE_SEED = 42
 TRAIN_ROWS = 6000
 UNUSABLE = "without a gold label or without input"

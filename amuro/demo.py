@@ -1,5 +1,5 @@
-"""The whole study on the nursery: every checkpoint BASE, fine-tuned on four datasets with two seeds (one for
-the control), and instruction-tuned with one.
+"""The whole study on the nursery: every checkpoint BASE, fine-tuned on four datasets with two seeds, and
+instruction-tuned with one.
 
     make demo        or        python -m amuro.demo --out demo        after        amuro nursery --out demo/nursery
 

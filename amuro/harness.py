@@ -20,7 +20,8 @@ from lm_eval.models.utils import resolve_max_length
 from rouge_score import rouge_scorer
 from transformers import AutoConfig
 
-from amuro.data import SHOT_SEED, evaluation_rows, resolve_data_dir
+from amuro.cells import SHOT_SEED
+from amuro.data import evaluation_rows, resolve_data_dir
 from amuro.encoding import encode_all, load_tokenizer, shorten
 from amuro.prompts import FIELDS, PROMPT_FORMATS, prompt
 from amuro.tasks import METHODS, TASKS

@@ -10,7 +10,6 @@ the prompt's tokens are a prefix of the whole text's tokens.
 
 PROMPTS_VERSION = 1  # raise it when a template changes: it is part of every cell's identity
 PROMPT_FORMATS = ("default", "instruct", "io")
-SHOT_DELIMITER = "\n\n"
 
 PAPER = {
     "summary": {

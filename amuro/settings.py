@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass, field, fields
 from functools import partial
 
-from amuro.cells import Unit
+from amuro.cells import SHOT_SEED, Unit
 from amuro.checks import (
     INSTRUCT,
     LORA,
@@ -26,7 +26,7 @@ from amuro.checks import (
     items,
     values_of,
 )
-from amuro.data import SAMPLE_SEED, SHOT_SEED, TRAIN_ROWS
+from amuro.data import SAMPLE_SEED, TRAIN_ROWS
 from amuro.prompts import PROMPT_FORMATS
 from amuro.recipes import for_dataset, published_values, read_recipe, refuse, refused
 from amuro.running import ledger
@@ -222,11 +222,10 @@ def describe(origins: dict[str, str], *parts) -> str:
 def with_origins(origins: dict[str, str], *parts) -> dict[str, dict]:
     """Every setting with its value and origin, as JSON can hold it: for `run.json`."""
     values = values_of(parts)
-    secret = ("hub_token",)
     plain = {
         name: value if isinstance(value, int | float | type(None)) else str(value) for name, value in values.items()
     }
-    return {name: {"value": plain[name], "origin": origins[name]} for name in values if name not in secret}
+    return {name: {"value": plain[name], "origin": origins[name]} for name in values if name != "hub_token"}
 
 
 def quiet(parser, usage: str):

@@ -42,9 +42,7 @@ def read_unit(path: Path) -> dict:
 
 
 def _header(schema: pa.Schema) -> dict:
-    unit = json.loads(schema.metadata[_METADATA])
-    # Prompts of the units from before this column were plain.
-    return unit | {"rows": [{"apply_chat_template": False} | row for row in unit["rows"]]}
+    return json.loads(schema.metadata[_METADATA])
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

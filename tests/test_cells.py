@@ -61,6 +61,10 @@ def test_a_record_is_written_whole_and_read_back(tmp_path):
         assert find_cell(tmp_path, name) == (CELL, folder)
     with pytest.raises(ValueError, match="0 complete cells match"):
         find_cell(tmp_path, "other")
+    record.pop("cell_id")
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"not a record of a cell \('cell_id' is missing\)"):
+        read_record(folder)
     (folder / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="not a record of a cell"):
         read_record(folder)
@@ -83,6 +87,13 @@ def test_a_units_file_and_key_say_what_it_is(tmp_path):
     unit = Unit("mnli_matched", "io", 4, 42, "token_prob", "float32")
     assert unit.path(tmp_path).name == "mnli_matched-io-4shot-s42-token_prob-float32.parquet"
     assert unit.key("accuracy") == "eval/mnli_matched/io/4shot/token_prob/accuracy"
+    usual = Unit("rte", "io", 4, 42, "free", "float32")
+    changes = ({"shot_seed": 1}, {"dtype": "bfloat16"}, {"shot_seed": 1, "dtype": "bfloat16"})
+    assert [dataclasses.replace(usual, **change).key("accuracy") for change in changes] == [
+        "eval/rte/io/4shot/free/s1/accuracy",
+        "eval/rte/io/4shot/free/bfloat16/accuracy",
+        "eval/rte/io/4shot/free/s1/bfloat16/accuracy",
+    ]
     others = [dataclasses.replace(unit, **{f.name: "7"}) for f in dataclasses.fields(unit)]
     assert len({each.path(tmp_path) for each in (unit, *others)}) == 8
     assert json.loads(json.dumps(dataclasses.asdict(unit)))["prompt_format"] == "io"

@@ -168,7 +168,9 @@ def test_room_is_checked_before_the_download_without_what_is_there(monkeypatch, 
     disk = namedtuple("disk", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: disk(0, 0, 5 * 2**30) if Path(place).is_dir() else 1 / 0)
     cached = set()
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repo, name, revision: name in cached or None)
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda repo, name, revision: name if name in cached else object()
+    )
     sizes = {"model-1": 4 * 2**30, "model-2": 4 * 2**30}
     with pytest.raises(
         ValueError, match=r"8.0 GiB are to be downloaded, 5.0 GiB are free in .*yet; make room, or set HF_"

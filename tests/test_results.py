@@ -1,11 +1,9 @@
 """The one table: files round-trip, unsound rows are refused, gaps are named, intervals equal their definition."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
@@ -81,17 +79,6 @@ def test_chat_template_is_a_unit_of_its_own(tmp_path):
     assert scores.to_dict() == pytest.approx(found)
     there, expected, missing = results.coverage(table)
     assert (there, expected, missing) == (3, 4, ["toy@2 base paws default 0 42 chat token_prob float32"])
-
-
-def test_units_from_before_the_chat_template_are_plain(tmp_path):
-    put(tmp_path, 1, "", None, ["paws"])
-    (path,) = tmp_path.glob("*/units/*.parquet")
-    content = pq.read_table(path)
-    header = json.loads(content.schema.metadata[b"amuro"])
-    del header["rows"][0]["apply_chat_template"]
-    pq.write_table(content.replace_schema_metadata({b"amuro": json.dumps(header).encode()}), path)
-    assert results.load(tmp_path)["apply_chat_template"].tolist() == [False]
-    assert not results.load_examples(tmp_path)["apply_chat_template"].any()
 
 
 def test_one_unit_has_a_row_per_metric_and_the_chance_of_its_choices(tmp_path):

@@ -91,6 +91,11 @@ def test_a_folder_with_failures_alone_is_told_of_and_an_empty_one_refused(tmp_pa
     assert len(look(tmp_path / "nowhere", [path]).missing) == 1
 
 
+def test_a_part_needs_files(tmp_path):
+    with pytest.raises(ValueError, match="--only: takes a part of the commands of files"):
+        look(tmp_path, [], ["dataset=mnli"])
+
+
 def test_long_lists_are_cut_in_the_text_alone(tmp_path):
     seeds = ", ".join(map(str, range(50)))
     path = sweep(tmp_path, f"checkpoint: {{value: toy@1}}\ndataset: {{value: mnli}}\nseed: {{values: [{seeds}]}}")

@@ -11,7 +11,7 @@ A history of your own is one small YAML, given by its path wherever a family's n
     pattern: 'step-(?P<step>\\d+)'           # a whole name; groups `step`, `tokens` (4B, 2T; B where no unit), `stage`
     tokens_per_step: 1048576                # only where names tell no tokens
 
-A revision whose name the pattern does not match is not guessed to be anything. Other keys: families.yaml has them all.
+A revision whose name the pattern does not match is not guessed to be anything. All keys: `family_files.Family`.
 """
 
 import functools

@@ -120,7 +120,8 @@ def _check_space(repo: str, commit: str, sizes: dict[str, int]) -> None:
     """ValueError where the disk of the hub's cache has no room for what is not in it yet; `sizes` in bytes."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    need = sum(size for name, size in sizes.items() if not try_to_load_from_cache(repo, name, revision=commit))
+    cached = {name for name in sizes if isinstance(try_to_load_from_cache(repo, name, revision=commit), str)}
+    need = sum(size for name, size in sizes.items() if name not in cached)
     cache = Path(constants.HF_HUB_CACHE).expanduser().absolute()
     free = shutil.disk_usage(next(each for each in (cache, *cache.parents) if each.is_dir())).free
     if need > free:

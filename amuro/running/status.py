@@ -58,6 +58,8 @@ class Status:
 
 def look(runs: Path, files: Sequence[str | Path] = (), only: Sequence[str] = ()) -> Status:
     """The status of the commands of `files`, without any of all cells under `runs`. ValueError where there is none."""
+    if only and not files:
+        raise ValueError("--only: takes a part of the commands of files; give the sweep files too, or leave it out")
     if not files and not (runs.is_dir() and any(runs.iterdir())):
         raise ValueError(
             f"--runs {runs}: no complete cell there; a cell is made by train_sft.py, eval/run.py, `amuro run`"
