@@ -35,9 +35,9 @@ from tqdm import tqdm
 
 from amuro import results
 from amuro.cells import Cell, Unit, environment, write_atomic
+from amuro.programs import ROOT
 from amuro.tasks import TASKS, relation_of
 
-ROOT = Path(__file__).parent.parent
 CHECKPOINTS, EXAMPLES = 40, 100
 DATASETS, RATES, SEEDS = ("xsum", "socialiqa", "mnli", "paws"), (2e-5, 2e-6), (10, 20, 30)
 OWN = ("xsum", "xlsum", "sciq_qg", "tweetqa", "mnli_matched", "rte", "paws", "qqp")
@@ -80,7 +80,7 @@ def measure(stage: str, runs: Path, profile: bool) -> dict:
     """Seconds and peak memory of a stage in this process, and the number of rows."""
     if stage == "first":
         shutil.rmtree(runs / results.KEPT.parent, ignore_errors=True)
-    table = results.load(runs) if stage != "first" else None
+    table = results.load(runs) if stage == "scores" else None  # what it starts from
     run = {
         "first": lambda: results.load(runs),
         "load": lambda: results.load(runs),
@@ -99,15 +99,16 @@ def measure(stage: str, runs: Path, profile: bool) -> dict:
     if profile:
         pstats.Stats(watch, stream=sys.stdout).sort_stats("cumulative").print_stats(45)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"seconds": seconds, "cpu": cpu, "gib": peak, "rows": len(made if stage == "first" else table)}
+    rows = len(made if stage in ("first", "load") else results.load(runs))
+    return {"seconds": seconds, "cpu": cpu, "gib": peak, "rows": rows}
 
 
 def page(runs: Path) -> str:
     """The page's text, as `python -m analysis.report` makes it."""
-    from analysis import figures, findings
+    from analysis import contents, figures, findings
     from analysis.page import page
 
-    report = findings.build(runs)
+    report = contents.build(runs)
     frames, axis = figures.figure_frames(report), figures.axis_of(report.points, report.checkpoints)
     return page(report, findings.findings(report), frames, axis)
 

@@ -1,7 +1,7 @@
 """How much sooner the engine answers than the stock harness, on the same requests, machine, batch size and thread.
 
     OMP_NUM_THREADS=1 python bench/eval_speed.py --data_dir mirror                       every part
-    OMP_NUM_THREADS=1 python bench/eval_speed.py --data_dir mirror --parts labels,floor  some parts
+    OMP_NUM_THREADS=1 python bench/eval_speed.py --data_dir mirror --parts labels,bare  some parts
     python bench/eval_speed.py --data_dir mirror --device cuda --dtype bfloat16 --shape olmo-1b
 
 The model is an OLMo with random weights and a BPE tokenizer trained on the mirror's own text. Stock is the harness's
@@ -30,15 +30,15 @@ from transformers import DynamicCache, OlmoConfig, OlmoForCausalLM, PreTrainedTo
 from amuro.cells import Unit
 from amuro.engine import Engine
 from amuro.evaluation import Request, load_task
+from amuro.programs import ROOT
 from amuro.rows import make_rows, prefix_groups
 
-ROOT = Path(__file__).parent.parent
 SHAPES = {  # hidden, intermediate, layers, heads, vocabulary
     "40m": (512, 2048, 8, 8, 8192),
     "olmo-1b": (2048, 8192, 16, 16, 50304),
     "tiny": (64, 128, 2, 4, 8192),  # to try the scripts out
 }
-PARTS = ("labels", "methods", "xsum", "benchmark", "floor", "suite")
+PARTS = ("labels", "methods", "xsum", "benchmark", "bare", "suite")
 
 
 def main() -> None:
@@ -197,11 +197,11 @@ def benchmark(model, checkpoint, given) -> None:
     compare("arc_easy + hellaswag + sciq", model, checkpoint, given, asks, given.limit // 2)
 
 
-def floor(model, checkpoint, given) -> None:
+def bare(model, checkpoint, given) -> None:
     """The engine against the tokens that must be computed at all, through the bare model in the same batches."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
     engine = Engine(model, tokenizer, given.batch_size)
-    bare = own = 0.0
+    alone = own = 0.0
     for task in ("mnli_matched", "paws"):
         loaded, building = load(checkpoint, given, task, ["token_prob"], given.limit)
         batches = []
@@ -209,9 +209,9 @@ def floor(model, checkpoint, given) -> None:
             rows = sorted(group, key=lambda row: len(row.ids), reverse=True)
             size = given.batch_size
             batches.append((n, [rows[start : start + size] for start in range(0, len(rows), size)]))
-        bare += timed(run_bare, model, batches)[1]
+        alone += timed(run_bare, model, batches)[1]
         own += building + timed(engine.answer, loaded.instances, loaded.encoded)[1]
-    print(f"{'floor: bare model on the tokens needed':<44}{bare:>9.2f}{own:>9.2f}{own / bare:>6.2f}x  engine / floor")
+    print(f"{'bare model on the tokens needed':<44}{alone:>9.2f}{own:>9.2f}{own / alone:>6.2f}x  engine / bare")
 
 
 @torch.no_grad()

@@ -44,11 +44,10 @@ from trl.kernels import chunked_logprob
 
 from amuro import checkpoints, data, settings, training
 from amuro.encoding import IGNORED, encode_rows
-from amuro.programs import load_program
+from amuro.programs import ROOT, load_program
 from amuro.prompts import completion, prompt
 from amuro.tasks import DATASETS
 
-ROOT = Path(__file__).parent.parent
 NAMES = ("mnli", "socialiqa", "xsum")
 PARTS = ("steps", "prepare", "cells", "variants")
 VARIANTS = ("ours", "trl", "compile", "padding_free")  # the losses of all are held against the first one's

@@ -99,7 +99,6 @@ def section(report: Report, name: str) -> str:
 def table_of(frame: pd.DataFrame, name: str) -> str:
     """A table as TABLES describes it: at most SHOWN rows, and where the others are."""
     _, columns, caption = TABLES[name]
-    columns = columns or {column: column.replace("_", " ") for column in frame}
     columns = {column: heading for column, heading in columns.items() if column in frame or not len(frame)}
     more = f" The first {SHOWN} of {len(frame)} rows; all are in tables/{name}.csv." if len(frame) > SHOWN else ""
     return html_table(frame.head(SHOWN), columns, caption + more)

@@ -30,8 +30,8 @@ OFFICIAL_SIZES = {"arc_challenge": 299, "arc_easy": 570, "openbookqa": 500, "hel
 OFFICIAL_SIZES |= {"sciq": 1000, "rte": 277, "qqp": 40430}
 GENERATED = ("xsum", "xlsum", "cnn", "socialiqa", "sciq_qg", "tweetqa")
 # Chance levels, as no example was published: of labels `stats.majority_rate` of the whole public split (of RTE and
-# GPT3NLI their training rows, which the authors score), of a choice 1 / choices, of text `stats.text_chance` of the
-# 382 to 500 references of the public split.
+# GPT3NLI their training rows, which the authors score), of a choice 1 / choices, of text `stats.text_chance` of 382
+# to 500 references of the public split.
 LEVELS = {"mnli_matched": 0.354, "mnli_mismatched": 0.352, "rte": 1249 / 2490, "gpt3nli": 1 / 3, "paws": 0.558}
 LEVELS |= {"qqp": 0.632, "boolq": 0.622, "arc_easy": 0.25, "arc_challenge": 0.25, "openbookqa": 0.25, "sciq": 0.25}
 LEVELS |= {"hellaswag": 0.25, "xsum": 0.083, "xlsum": 0.095, "cnn": 0.076, "socialiqa": 0.249, "sciq_qg": 0.12}
