@@ -4,7 +4,9 @@ import base64
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,10 +19,13 @@ from amuro import results
 from amuro.cells import Cell, Unit, write_record
 from amuro.evaluation import rows_of
 from amuro.tasks import TASKS, relation_of
-from amuro.units import write_unit
-from analysis import report
+from amuro.units import read_examples, read_unit, write_unit
+from analysis import page, report
+from analysis.coverage import COLUMNS
 from analysis.figures import axis_of, figure_frames, files
+from analysis.figures.data import changes
 from analysis.groups import group_gains
+from analysis.page.html import section
 from analysis.usual import at_usual
 
 STEPS = (20, 100, 800)
@@ -136,6 +141,25 @@ def test_missing_unit_is_named_everywhere(made):
     gap = built.gains.query("task == 'cnn' and checkpoint == 'nursery@100' and prompt_format == 'default'").iloc[0]
     assert (gap["missing"], gap["seeds"], gap["seeds_expected"]) == ("seed 1", 1, 2)
     assert (built.gains["missing"] != "").sum() == 1
+
+
+def test_what_failed_or_is_gone_is_missing_too(made):
+    row = dict.fromkeys(COLUMNS, "") | {"why": "failed: no space left", "command": "python train_sft.py"}
+    failed = replace(made[1], coverage=pd.DataFrame([row]))
+    said = page.missing(failed)
+    assert "Nothing is missing" not in said and "1 command failed" in said and "no space left" in said
+    assert "Nothing is missing" in page.missing(replace(failed, coverage=failed.coverage.head(0)))
+
+
+def test_tables_of_the_last_checkpoint_show_no_other(made):
+    for name in ("transitions", "seed_variance"):
+        text = section(made[1], name)
+        assert "nursery@800" in text and "nursery@100" not in text and "instruct" not in text
+
+
+def test_ratios_are_of_the_examples_that_both_have():
+    row = {"base": 0.5, "base_paired": 0.25, "difference": 0.1, "difference_low": 0.0, "difference_high": 0.2}
+    assert changes(pd.DataFrame([row]))["ratio"].tolist() == pytest.approx([0.4])
 
 
 def test_gains_are_paired_differences_over_the_room_above_chance(made):
@@ -295,19 +319,24 @@ def test_text_is_escaped(tmp_path):
     for step in (20, 100):
         for dataset, seed in (("", None), ("<i>data", 1)):
             cell = make_cell(step, dataset, seed, family="<b>bold</b>")
-            odd = {"checkpoint": f"</script><script>alert({step})</script>", "task": "<u>task", "relation": "id"}
-            for shots, prompt in ((0, "<s>prompt"), (4, "<s>prompt"), (0, "default")):
-                for method in ("token_prob", "free"):
-                    changes = odd | {"prompt_format": prompt, "method": f"<q>{method}"}
-                    named = "instruct" if prompt != "default" else prompt
-                    add_unit(tmp_path, cell, "rte", 0.5, named, method, shots=shots, **changes)
+            for shots, prompt, method in product((0, 4), FORMATS, ("token_prob", "free")):
+                add_unit(tmp_path, cell, "rte", 0.5, prompt, method, shots=shots, relation="id" if dataset else "")
             write_record(cell.folder(tmp_path), cell)
+    for path in tmp_path.glob("*/units/*.parquet"):
+        unit = read_unit(path)
+        odd = {
+            "task": "<u>",
+            "prompt_format": "<s>",
+            "method": "<q>",
+            "checkpoint": "</script><script>alert(1)</script>",
+        }
+        rows = [row | {name: f"{text}{row[name]}" for name, text in odd.items()} for row in unit["rows"]]
+        write_unit(path, rows, read_examples(path), unit["about"])
     built = report.build(tmp_path)
     text = page_of(built)
-    for each in ("b>bold", "i>data", "u>task", "s>prompt", "q>token", "script>alert"):
-        assert f"<{each}" not in text
-    for each in ("b&gt;bold", "i&gt;data", "u&gt;task", "s&gt;prompt", "q&gt;token"):
-        assert f"&lt;{each}" in text
+    assert "<script>alert" not in text
+    for sign, name in {"b": "bold", "i": "data", "u": "rte", "s": "default", "q": "token_prob"}.items():
+        assert f"<{sign}>{name}" not in text and f"&lt;{sign}&gt;{name}" in text
 
 
 def test_base_alone_makes_a_report(tmp_path, capsys):

@@ -401,7 +401,7 @@ def test_nothing_in_common_is_said():
 def test_means_alone_are_compared_unpaired():
     """What published tables tell: a value and its standard error, no examples."""
     lines = make()
-    study = collect(lines.table(), None, levels={"xsum": 0.1})
+    study = collect(lines.table(), None, levels={"xsum": 0.1, "rte": 0.527, "mnli_matched": 0.354})
     assert all(each is None for each in study.examples)
     row = of(study.points, task="rte", stage="base", checkpoint="toy@10", prompt_format="default").iloc[0]
     (scores,) = seeds_of(lines, stage="base", task="rte", step=10, prompt_format="default")
@@ -441,7 +441,7 @@ def test_odd_studies_have_every_table(name, means, columns):
     for row, scores, ids in zip(whole.rows, whole.scores, whole.ids, strict=True):
         if ODD[name](row):
             lines.rows.append(row), lines.scores.append(scores), lines.ids.append(ids)
-    odd = collect(lines.table(), None if means else lines.sheets())
+    odd = collect(lines.table(), None if means else lines.sheets(), dict.fromkeys(TASKS, 0.5))
     for each in EVERY:
         found = getattr(tables, each)(odd)
         assert list(found.columns) == columns[each], each

@@ -76,7 +76,7 @@ def missing(report: Report) -> str:
     if report.coverage.empty:
         return f"<p>Nothing is missing: all {expected} units that belong together are there.</p>"
     failed = int(report.coverage["why"].str.startswith("failed").sum())
-    said = f"{there} of {expected} units are there" + (f", {failed} commands failed" if failed else "")
+    said = f"{there} of {expected} units are there" + f", {failed} command{'s' * (failed > 1)} failed" * (failed > 0)
     return f"<p>{said}.</p>{table_of(report.coverage, 'coverage')}"
 
 

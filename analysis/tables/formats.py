@@ -175,4 +175,5 @@ def trend_means(table: pd.DataFrame, slopes: list[stats.Estimate | None]) -> pd.
         about |= {"test": every["test"].iloc[0], "missing": f"without {lost}" if lost else ""}
         slope = spread("slope", *stats.mean_trend([slopes[each] for each in sloped])) if sloped else nothing("slope")
         out.append(about | slope)
-    return pd.concat([heads, pd.DataFrame(out, index=heads.index)], axis=1)[list(table.columns)]
+    rest = [name for name in table.columns if name not in keys]
+    return pd.concat([heads, pd.DataFrame(out, columns=rest, index=heads.index)], axis=1)[list(table.columns)]
