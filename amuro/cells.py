@@ -28,6 +28,7 @@ KINDS: dict[str, type | tuple[type, ...]] = {  # of a cell's fields
     "tokens_b": (int, float, NONE),
     "hyperparameters": dict,
 }
+TIMES = "evaluations.jsonl"  # in a cell's folder: what each pass of an evaluation took; the results hold no times
 PACKAGES = (
     "torch",
     "transformers",
@@ -149,6 +150,12 @@ def _written_beside(path: Path, content: bytes | memoryview) -> Path:
         temporary.unlink(missing_ok=True)  # on a full disk it would take what little there is
         raise
     return temporary
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's content, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_record(folder: Path, cell: Cell, again: bool = False, **details) -> dict:

@@ -19,8 +19,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from amuro.cells import file_sha256
 from amuro.encoding import load_tokenizer
-from amuro.registry.audit import BUFFER
 from amuro.registry.families import (
     Family,
     Revision,
@@ -38,7 +38,7 @@ from amuro.registry.families import (
 )
 from amuro.registry.family_files import family_folder
 from amuro.registry.fetching import asking
-from amuro.registry.intact import some
+from amuro.registry.intact import BUFFER, some
 
 PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "tokenizer*", "*.model", "*.txt"]
 _base: dict[tuple, object] | None = None  # the last base model, where this process keeps it; None where it does not
@@ -163,8 +163,7 @@ def digest(folder: Path) -> str:
     for path in files:
         if not path.is_file():
             raise ValueError(f"{path}: no file, or a link to none; put it there, or remove it")
-        with open(path, "rb") as file:
-            total.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+        total.update(f"{path.name}\0{file_sha256(path)}\0".encode())
     return f"sha256:{total.hexdigest()}"
 
 

@@ -137,12 +137,11 @@ def run(
 
     if address is not None and not address.strip():
         raise ValueError("--address '': auto, or HOST:PORT of a Ray cluster; leave it out to use this machine")
-    from amuro.running.status import state_of
 
     commands = grids.read(files, only or ())
     where = grids.runs_of(commands, runs)
     entries = ledger.read(where)
-    states = {command.key: state_of(command, entries, where) for command in commands}
+    states = {command.key: ledger.state_of(command, entries, where) for command in commands}
     todo = [each for each in commands if states[each.key] == "to do" or (retry_failed and states[each.key] == "failed")]
     needs.named(todo)
     check_data(todo)

@@ -22,13 +22,12 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from amuro import tracking
-from amuro.cells import Cell, Unit
+from amuro.cells import TIMES, Cell, Unit
 from amuro.data import evaluation_rows, resolve_data_dir
 from amuro.results import interval, read_unit, write_unit
 from amuro.tasks import TASK_VERSION, TASKS, relation_of
 
 TASKS_FOLDER = Path(__file__).parent.parent / "eval" / "tasks"
-TIMES = "evaluations.jsonl"  # in a cell's folder: what each pass took; the results themselves hold no times
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def evaluate_units(
             origin = evaluation_rows(unit.task, asked.data_dir, unit.shot_seed).test.origin
             about = {"scored": _scored(unit, asked, weights), "unit": asdict(unit), "origin": origin}
             write_unit(unit.path(folder), rows, examples[unit.method], about)
-            tracking.log_unit(run, unit, rows)
+            tracking.log_unit(run, rows)
         if main:
             seconds = time.perf_counter() - started
             tracking.log_progress(run, bar)

@@ -27,12 +27,12 @@ from tqdm import tqdm
 from transformers import OlmoConfig, OlmoForCausalLM, PreTrainedTokenizerFast
 
 from amuro.cells import write_atomic
+from amuro.encoding import IGNORED
 from amuro.prompts import PAPER
 from amuro.world import GUILD, LABELS, WORLD_VERSION, documents, make_world
 from amuro.world_data import write_datasets
 
 EOS, PAD = "<|endoftext|>", "<|padding|>"  # ids 0 and 1
-IGNORED = -100  # what the loss skips
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).parent.parent
+AGAIN = 75  # an exit code, EX_TEMPFAIL of sysexits.h: run the same again (preempted, claimed, no room on the disk)
 
 
 def load_program(path: str) -> ModuleType:

@@ -6,10 +6,9 @@
 A checkpoint counts once its marker, `complete.json`, is there: it is written last and holds the cell, the digest of
 every file and the seconds so far. One without a marker was cut off while it was written, and is removed; one whose
 files differ from its marker is set aside as `damaged-checkpoint-N`. SIGTERM (a cluster takes the machine back) saves a
-checkpoint and ends the process with `PREEMPTED`; the same command goes on from there.
+checkpoint and ends the process with `AGAIN`; the same command goes on from there.
 """
 
-import hashlib
 import json
 import shutil
 import signal
@@ -23,17 +22,17 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from transformers import TrainerCallback
 
-from amuro.cells import write_atomic
+from amuro.cells import file_sha256, write_atomic
+from amuro.programs import AGAIN
 
 MARKER = "complete.json"
-PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: "try again"; runners queue such a cell again
 
 
 class Preempted(SystemExit):
     """SIGTERM came, and a checkpoint is saved, or the training is complete."""
 
     def __init__(self, step: int):
-        super().__init__(PREEMPTED)
+        super().__init__(AGAIN)
         self.step = step
 
 
@@ -135,9 +134,4 @@ def _digests(folder: Path) -> dict[str, str]:
     """Path under the folder -> sha256 of every file but the marker; files side by side, for they are large."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MARKER]
     with ThreadPoolExecutor() as pool:
-        return dict(zip((str(path.relative_to(folder)) for path in paths), pool.map(_sha256, paths), strict=True))
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return dict(zip((str(path.relative_to(folder)) for path in paths), pool.map(file_sha256, paths), strict=True))

@@ -1,7 +1,7 @@
 """Weights & Biases for one cell: our own run, opened before the trainer's callback, with everything under `--runs`.
 
     with tracking.run(cell, folder, enabled, parts=(arguments, sft, lora)) as opened:
-        ...                                        train, evaluate; tracking.log_unit(opened, unit, rows)
+        ...                                        train, evaluate; tracking.log_unit(opened, rows)
 
 Local files are the truth; W&B gets the same values. Without a key, with a bad one, or where the server does not answer,
 the run is recorded offline, one line says so, and `amuro sync` hands it over later. In a sweep the run is the one that
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from amuro import lineage
-from amuro.cells import Cell, Unit, write_atomic
+from amuro.cells import Cell, write_atomic
+from amuro.programs import AGAIN
 from amuro.run_config import check_sweep, described, in_sweep, named
 
 PROJECT = "amuro"
-PREEMPTED = 75  # the exit code of resume.Preempted
 UNFINISHED = "wandb.json"  # in a cell's folder: the run that goes on when the cell does
 OPEN = "open.json"  # in a run's folder, while it is written: whose it is
 PATIENCE = {"none": 120, "reference": 120, "upload": 3600}  # seconds that the end of a run waits for the server
@@ -71,10 +71,10 @@ def run(
             yield tracked.handle
             _hand_over(tracked)
     except BaseException as error:
-        preempted = isinstance(error, SystemExit) and error.code == PREEMPTED
+        preempted = isinstance(error, SystemExit) and error.code == AGAIN
         if preempted:
             tracked.handle.mark_preempting()
-        _finish(tracked, PREEMPTED if preempted else 1)
+        _finish(tracked, AGAIN if preempted else 1)
         raise
 
 
@@ -85,7 +85,7 @@ def repeat(cell: Cell, folder: Path, enabled: bool, **settings) -> None:
             pass
 
 
-def log_unit(opened, unit: Unit, rows: list[dict]) -> None:
+def log_unit(opened, rows: list[dict]) -> None:
     """Log a unit's values as `eval/<task>/<format>/<k>shot/<method>/<metric>`, drawn over the checkpoint's tokens."""
     if opened is not None:
         lineage.log_rows(opened, rows)
@@ -208,7 +208,7 @@ def _ending_on_sigterm() -> Iterator[None]:
         return
 
     def stop(*_):
-        raise SystemExit(PREEMPTED)
+        raise SystemExit(AGAIN)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

@@ -19,13 +19,13 @@ from trl import SFTConfig, SFTTrainer
 from amuro import checkpoints
 from amuro.cells import write_atomic
 from amuro.running import claims
+from amuro.running.disk import SAVING
 
 
 def check_space(model, sft: SFTConfig, folder: Path) -> None:
     """ValueError where a cell's folder cannot be written or the disk has no room for its weights and checkpoints."""
     weights = sum(weight.numel() for weight in model.parameters()) * 4
-    # A checkpoint has the weights and AdamW's two moments; while one is written the one before is still there.
-    need = weights * (1 if sft.save_strategy == "no" else 7)
+    need = weights * (1 if sft.save_strategy == "no" else SAVING)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / ".writable", b"")
@@ -41,10 +41,10 @@ def check_space(model, sft: SFTConfig, folder: Path) -> None:
 
 
 def save(trainer: SFTTrainer, tokenizer, folder: Path) -> None:
-    """Write `weights/` under a cell's folder: safetensors, config and tokenizer, readable for everyone who may; a
-    folder that is there is whole. With LoRA the adapter is kept in `adapter/`, and the weights are merged with it.
+    """Write `weights/` under a cell's folder: safetensors, config and tokenizer, readable for all. With LoRA they are
+    merged with the adapter, which `adapter/` keeps too. Each folder is either whole or absent.
 
-    ValueError where it cannot be written; then nothing is left of it.
+    ValueError where one cannot be written.
     """
     model = trainer.model
     sharded = any(isinstance(weight, DTensor) for weight in model.parameters())

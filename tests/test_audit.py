@@ -14,7 +14,7 @@ from hub import Hub, commit_of
 from amuro.checkpoints import resolve
 from amuro.registry.audit import HELP, audit, audit_weights
 from amuro.registry.families import Revision
-from amuro.registry.findings import Finding, file_name, known, report, save, steps
+from amuro.registry.findings import Finding, audited, file_name, report, save, steps
 from amuro.registry.snapshots import INDEX, File, Header, Snapshot, parse_header, read_header, snapshots
 
 WIDTH = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8}
@@ -367,7 +367,8 @@ def test_olmo_2_7b_with_three_identical_steps():
 AUDIT = """
 import json, sys
 from dataclasses import asdict
-from amuro.registry.audit import audit, snapshots
+from amuro.registry.audit import audit
+from amuro.registry.snapshots import snapshots
 from amuro.registry.families import Revision
 revisions = [Revision(*each) for each in json.loads(sys.argv[1])]
 try:
@@ -431,22 +432,22 @@ def test_findings_are_kept_by_base_and_read_without_a_network(tmp_path):
     one = Finding("repo@a", 1, "step1", "identical", "error", "as step 2")
     two = replace(one, base="repo@b", step=2, revision="step2")
     path = save("pythia-70m", ["repo@a", "repo@b", "repo@c"], [one, two], tmp_path)
-    assert path == tmp_path / "audit" / "pythia-70m.json" and known(tmp_path / "none") == {}
-    assert known(tmp_path) == {"repo@a": [one], "repo@b": [two], "repo@c": []}
+    assert path == tmp_path / "audit" / "pythia-70m.json" and audited(tmp_path / "none") == {}
+    assert audited(tmp_path) == {"repo@a": [one], "repo@b": [two], "repo@c": []}
     save(
         "pythia-70m", ["repo@a", "repo@d"], [], tmp_path
     )  # a part: what was found about the others, and with them, stays
-    assert known(tmp_path) == {"repo@a": [one], "repo@b": [two], "repo@c": [], "repo@d": []}
+    assert audited(tmp_path) == {"repo@a": [one], "repo@b": [two], "repo@c": [], "repo@d": []}
     save("pythia-70m", ["repo@a", "repo@b", "repo@c", "repo@d"], [one], tmp_path)
     save("other", ["repo@a"], [one, replace(one, kind="config")], tmp_path)
-    assert known(tmp_path)["repo@b"] == [] and [each.kind for each in known(tmp_path)["repo@a"]] == [
+    assert audited(tmp_path)["repo@b"] == [] and [each.kind for each in audited(tmp_path)["repo@a"]] == [
         "identical",
         "config",
     ]
     assert [each.name for each in path.parent.iterdir() if each.name.startswith(".")] == []
     path.write_text("{")
     with pytest.raises(ValueError, match="pythia-70m.json: not an audit's findings .*; remove it and audit again"):
-        known(tmp_path)
+        audited(tmp_path)
 
 
 def test_a_family_that_is_a_path_has_a_file_of_its_own():

@@ -25,7 +25,7 @@ from amuro import checkpoints, cli, data, harness, settings, sync  # noqa: F401 
 from amuro.cells import Cell, find_cell, read_record
 from amuro.lineage import load as load_parcel
 from amuro.registry.families import family as family_of
-from amuro.registry.findings import known
+from amuro.registry.findings import audited
 from amuro.run_config import check_sweep
 from amuro.running import grids, ledger
 from amuro.running.costs import measured
@@ -689,9 +689,9 @@ FILES = [
     (at(PARCEL, '{"a": 1}'), lambda runs: load_parcel(runs / "wandb/offline-run-x"), "not what a run waits to hand"),
     (at(OPEN, "{"), sync.sync, "open.json: does not say whose run it is .*remove it"),
     (at(OPEN, "{}"), sync.sync, "does not say whose run it is"),
-    (at("audit/a.json", "[" * 100_000), known, "not an audit's findings .*audit again"),
-    (at("audit/a.json", '{"audited": [[1]], "findings": []}'), known, "not an audit's findings"),
-    (at("audit/a.json", '{"audited": [], "findings": [{"base": "x"}]}'), known, "not an audit's findings"),
+    (at("audit/a.json", "[" * 100_000), audited, "not an audit's findings .*audit again"),
+    (at("audit/a.json", '{"audited": [[1]], "findings": []}'), audited, "not an audit's findings"),
+    (at("audit/a.json", '{"audited": [], "findings": [{"base": "x"}]}'), audited, "not an audit's findings"),
     (lambda runs: None, sync.sync, "no such folder; give the one that cells are written under"),
 ]
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import run
 from hub import Hub, commit_of
 
-from amuro.registry.findings import file_name, known, save
+from amuro.registry.findings import audited, file_name, save
 
 BAD = [
     "../escape.json",
@@ -155,4 +155,4 @@ def test_findings_of_any_family_are_a_file_of_their_folder(tmp_path, name):
     path = save(name, ["base"], [], runs)
     assert path.parent == runs / "audit" and path.suffix == ".json" and len(path.name) < 80 and path.name.isascii()
     assert [each.name for each in path.parent.iterdir()] == [path.name] and everything(tmp_path, runs) == before
-    assert known(runs) == {"base": []} and file_name(name) == path.stem
+    assert audited(runs) == {"base": []} and file_name(name) == path.stem

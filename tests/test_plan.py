@@ -20,7 +20,6 @@ from amuro.running import plan as planning
 from amuro.running.costs import PAPER
 from amuro.running.grids import Command, read
 from amuro.running.plan import check_data, make, refuse, text
-from amuro.running.status import state_of
 
 SWEEPS = ROOT / "sweeps"
 
@@ -69,7 +68,7 @@ def test_cells_are_counted_per_file_and_duplicates_once(tmp_path, toy):
     assert shown.splitlines()[3].split() == ["all", "6", "1", "1", "3", "1"]
     assert "failed ones are run with --retry_failed only" in shown
     assert [c.get("dataset") for c in make([one, two], tmp_path / "runs", ["dataset=xsum"]).todo] == ["xsum"]
-    assert state_of(commands[0], ledger.read(tmp_path / "runs"), tmp_path / "runs") == "complete"
+    assert ledger.state_of(commands[0], ledger.read(tmp_path / "runs"), tmp_path / "runs") == "complete"
 
 
 def test_hours_are_the_median_of_complete_cells_of_the_same_kind(tmp_path, toy):

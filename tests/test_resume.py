@@ -20,6 +20,7 @@ from transformers import Trainer
 
 from amuro import checkpoints, resume, training, weights
 from amuro.cells import read_record
+from amuro.programs import AGAIN
 from amuro.running import disk
 
 STEPS = 12  # 24 rows, batches of 8, 4 epochs
@@ -231,7 +232,7 @@ def test_preemption_saves_and_ends_with_a_code_that_means_again(undisturbed, fam
         assert time.time() < deadline and process.poll() is None
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=120)
-    assert process.returncode == resume.PREEMPTED == 75 and "SIGTERM: saved at step" in out
+    assert process.returncode == AGAIN == 75 and "SIGTERM: saved at step" in out
     folder = tmp_path / undisturbed.name
     assert read_record(folder) is None
     train_sft.main(argv)

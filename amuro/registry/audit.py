@@ -14,11 +14,9 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
 
-from amuro.registry.findings import SEVERITIES, Finding, known, report, save, steps
-from amuro.registry.intact import faults, index_faults, some
-from amuro.registry.snapshots import Snapshot, snapshot, snapshots, weight_files
-
-__all__ = ["HELP", "Finding", "audit", "audit_weights", "known", "report", "save", "snapshot", "snapshots"]
+from amuro.registry.findings import SEVERITIES, Finding, steps
+from amuro.registry.intact import BUFFER, faults, index_faults, some
+from amuro.registry.snapshots import Snapshot, weight_files
 
 HELP = """Finds, without downloading weights: the same weights under two steps, a shard of another step, shards that are
 not there, an index that disagrees with its shards, truncated files, revisions with pickled weights only or without
@@ -31,8 +29,6 @@ exchanged are too near to each other: neither is seen.
 
 Exit code 1 where anything is found. error: the weights are not what they are named, or cannot be loaded. warning:
 comparing them with the rest of the history needs care."""
-# Constants that some versions of transformers wrote beside the weights, and others did not.
-BUFFER = re.compile(r".*\.(inv_freq|masked_bias|attn\.bias|attention\.bias)")
 TOKENIZER = re.compile(r"(tokenizer|vocab|merges|special_tokens_map|added_tokens|chat_template)[^/]*|[^/]+\.model")
 # What transformers writes into a config about itself; the dtype is read from the weights.
 UNIMPORTANT = {"transformers_version", "_name_or_path", "use_cache", "torch_dtype", "dtype"}

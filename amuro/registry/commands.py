@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from amuro.registry.audit import HELP, audit_weights, report, save, snapshots
+from amuro.registry.audit import HELP, audit_weights
 from amuro.registry.audit import audit as look
 from amuro.registry.families import (
     Family,
@@ -29,11 +29,12 @@ from amuro.registry.families import (
     short,
     shown,
 )
+from amuro.registry.findings import report, save
 from amuro.registry.intact import whole
 from amuro.registry.listing import about, check_format, columns, facts, number, remarks, row, short_list, write
 from amuro.registry.selection import Choice, Point, gaps, like_paper, sweep_line, table
 from amuro.registry.selection import select as select_
-from amuro.registry.snapshots import Snapshot, weight_files
+from amuro.registry.snapshots import Snapshot, snapshots
 
 FamilyName = Annotated[
     str,
@@ -244,7 +245,7 @@ def _fetched(history: Family, asked: list[Revision], seen: list[Snapshot]) -> It
     from amuro.registry.fetching import fetch
 
     for revision, snapshot in zip(asked, seen, strict=False):
-        if weight_files(snapshot.files) and whole(snapshot):
+        if whole(snapshot):
             yield snapshot, fetch(checkpoint_of(history, revision, shown(history, revision)))
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from amuro.cells import Cell, read_record
 from amuro.registry.families import published_defects
-from amuro.registry.findings import known
+from amuro.registry.findings import audited
 
 
 def doubts(cells: Iterable, runs: str | Path) -> list[str]:
     """`olmo-1b@1000: error: ...` for every fault of the checkpoints of cells (or of Checkpoints), each once."""
-    audited, lines = known(Path(runs)), {}
+    found, lines = audited(Path(runs)), {}
     for cell in cells:
         name = getattr(cell, "checkpoint", None) or str(cell)
-        faults = [f"{each.severity}: {each.what} (audit)" for each in audited.get(cell.base, [])]
+        faults = [f"{each.severity}: {each.what} (audit)" for each in found.get(cell.base, [])]
         faults += [f"published defect: {each}" for each in published_defects(cell)]
         lines |= dict.fromkeys(f"{name}: {fault}" for fault in faults)
     return list(lines)

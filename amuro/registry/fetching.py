@@ -6,7 +6,6 @@ The download is huggingface_hub's own. It waits as long as a 429 tells it to, an
 where that broke off. Cut off as a whole, it keeps the files that are complete; the one it was at begins anew.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amuro.cells import file_sha256
 from amuro.hub import wanted
 from amuro.registry.snapshots import INDEX, NAME, light, weight_files
 
@@ -145,8 +145,7 @@ def _verify(base: str, hashes: dict[Path, str]) -> None:
     for path, sha256 in hashes.items():
         if not sha256:
             continue
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_sha256(path)
         if found != sha256:
             path.resolve().unlink()
             path.unlink(missing_ok=True)

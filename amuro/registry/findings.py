@@ -1,7 +1,7 @@
 """What an audit found, kept under RUNS/audit/ so that later commands can warn without a network.
 
 save("pythia-410m", bases, findings, runs)    writes RUNS/audit/pythia-410m.json, whole or not at all
-known(runs)                                   {base: findings} of all that was audited; no findings: nothing was found
+audited(runs)                                 {base: findings} of all that was audited; no findings: nothing was found
 """
 
 import hashlib
@@ -57,18 +57,18 @@ def steps(members: Iterable, most: int = 4) -> str:
 def save(family_name: str, audited_bases: Iterable[str], findings: list[Finding], runs: Path) -> Path:
     """Write RUNS/audit/<family>.json. An audit of a part adds to what is known, one of all of it replaces it."""
     path = Path(runs) / "audit" / f"{file_name(family_name)}.json"
-    audited = set(audited_bases)
+    bases = set(audited_bases)
     if path.is_file():
         before = _read(path)
-        if not set(before) <= audited:
+        if not set(before) <= bases:
             findings = list(dict.fromkeys([*findings, *(each for found in before.values() for each in found)]))
-            audited |= set(before)
-    content = {"family": family_name, "audited": sorted(audited), "findings": [asdict(each) for each in findings]}
+            bases |= set(before)
+    content = {"family": family_name, "audited": sorted(bases), "findings": [asdict(each) for each in findings]}
     write_atomic(path, json.dumps(content, indent=1).encode())
     return path
 
 
-def known(runs: Path) -> dict[str, list[Finding]]:
+def audited(runs: Path) -> dict[str, list[Finding]]:
     """{base: its findings} of every audit kept under `runs`: an empty list where nothing was found, and no entry where
     nothing was audited. ValueError with the file that cannot be read."""
     found = {}

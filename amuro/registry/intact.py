@@ -1,9 +1,12 @@
 """Is one revision whole? What the names and sizes of its files, their headers and its index say of each other."""
 
+import re
 from math import prod
 
 from amuro.registry.snapshots import INDEX, Snapshot, weight_files
 
+# Constants that some versions of transformers wrote beside the weights, and others did not.
+BUFFER = re.compile(r".*\.(inv_freq|masked_bias|attn\.bias|attention\.bias)")
 BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
 BITS |= {"I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64}
 

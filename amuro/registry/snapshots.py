@@ -6,13 +6,14 @@ of its safetensors files, its config and its index of shards.
 A local folder tells the same of itself; there the files are hashed.
 """
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from amuro.cells import file_sha256
 
 if TYPE_CHECKING:
     from amuro.registry.families import Revision
@@ -173,8 +174,7 @@ def _folder(folder: Path) -> tuple[str, dict[str, File]]:
     files = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.is_file() and (NAME.fullmatch(path.name) or SHARDS["bin"].fullmatch(path.name)):
-            with open(path, "rb") as file:
-                files[path.name] = File(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+            files[path.name] = File(path.stat().st_size, file_sha256(path))
     return digest(folder) if weight_files(files) else str(folder), files
 
 

@@ -22,13 +22,16 @@ from pathlib import Path
 from filelock import SoftFileLease, Timeout
 from filelock._identity import host_name, owner_is_stale  # the lease's own test; the version is pinned
 
+from amuro.programs import AGAIN
+
 FILE = ".claim"
 ASIDE = f"{FILE}.stale-"  # what a stale one is renamed to before it is removed
 LEASE = 180.0  # seconds; file systems over a network show a change up to 60 s late
-AGAIN = 75  # EX_TEMPFAIL, as for a preempted training: the command may be run again later
 CHOICES = ("wait", "leave")
 
-_tried: dict[str, "Lease"] = {}  # how long another host's lease has been still is known to the object that looked
+# The leases that this process waits for: only an object that has looked before knows for how long another host's file
+# has not changed.
+_tried: dict[str, "Lease"] = {}
 
 
 class Claimed(SystemExit):

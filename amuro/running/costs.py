@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from amuro import settings
-from amuro.cells import read_record
+from amuro.cells import TIMES, read_record
 from amuro.checks import items
 from amuro.registry.families import family
 from amuro.registry.family_files import family_folder
@@ -69,7 +69,7 @@ def measured(runs: str | Path) -> dict[Kind, tuple[float, str]]:
     found = defaultdict(list)
     for path in sorted(Path(runs).glob("*/run.json")):
         record = read_record(path.parent)
-        cell, training, passes = record["cell"], record.get("training", {}), path.with_name("evaluations.jsonl")
+        cell, training, passes = record["cell"], record.get("training", {}), path.with_name(TIMES)
         lines = passes.read_text(encoding="utf-8").splitlines() if passes.is_file() else []
         try:
             evaluated = [parse_json(line) for line in lines]

@@ -10,8 +10,11 @@ killed one left behind. A model that is not evaluated yet stays, and the command
 import os
 from pathlib import Path
 
+from amuro.programs import AGAIN
+
 HELD = ("weights*", "adapter*", "checkpoint-*", "damaged-checkpoint-*")  # in a cell's folder
 GB = 1e9  # bytes
+SAVING = 7  # times the weights, where a training saves: they, a checkpoint with AdamW's two moments, the one before it
 VARIABLE = "AMURO_DISK_BUDGET_GB"  # how the runner tells its workers
 
 
@@ -19,7 +22,7 @@ class NoRoom(SystemExit):
     """The budget is full. The exit code says that the command may be run again later."""
 
     def __init__(self):
-        super().__init__(75)
+        super().__init__(AGAIN)
 
 
 def refuse(folder: Path) -> None:

@@ -166,6 +166,14 @@ def is_done(runs: str | Path, entry: Entry | None) -> bool:
     return all(_newest(name, value) <= entry.written for name, value in named)
 
 
+def state_of(command: Command, entries: dict[str, Entry], runs: str | Path) -> str:
+    """complete, failed or to do."""
+    entry = entries.get(command.key)
+    if is_done(runs, entry):
+        return "complete"
+    return "failed" if entry and entry.state == "failed" else "to do"
+
+
 @lru_cache(maxsize=4096)
 def _newest(name: str, value: str) -> float:
     """When the file or folder that a flag's value names (maybe as `PATH@step`) was last changed; 0 without one."""

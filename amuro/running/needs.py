@@ -29,7 +29,7 @@ from amuro.registry.families import (
 )
 from amuro.registry.family_files import family_folder
 from amuro.registry.fetching import INSTEAD
-from amuro.registry.findings import known
+from amuro.registry.findings import audited
 from amuro.registry.snapshots import NAME, snapshot, weight_files
 from amuro.running.grids import Command
 
@@ -185,9 +185,9 @@ def _parameters(folder: Path) -> int:
 
 def as_audited(points: Iterable[Checkpoint], runs: str | Path) -> list[Checkpoint]:
     """The checkpoints with the `base` that an audit under `runs` knows them by, where the hub was not asked."""
-    audited = known(Path(runs))
-    local = any(base.startswith("sha256:") for base in audited)
-    faulty = {(base.partition("@")[0], each.step): base for base, found in audited.items() for each in found}
+    known = audited(Path(runs))
+    local = any(base.startswith("sha256:") for base in known)
+    faulty = {(base.partition("@")[0], each.step): base for base, found in known.items() for each in found}
     made = []
     for point in points:
         if point.path and local:  # only then the digest of its weights is worth the time

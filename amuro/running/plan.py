@@ -22,12 +22,11 @@ from amuro.recipes import path_of
 from amuro.registry.doubts import doubts
 from amuro.running import costs, grids, ledger, needs
 from amuro.running.board import duration
-from amuro.running.disk import GB
+from amuro.running.disk import GB, SAVING
 from amuro.running.grids import Command
-from amuro.running.status import claimed, state_of
+from amuro.running.status import claimed
 from amuro.tasks import DATASETS, TASKS, Dataset, Task, select_tasks
 
-SAVING = 7  # times the weights: they, a checkpoint with AdamW's two moments, and the one before it (amuro/weights.py)
 COUNTED = ("cells", "complete", "failed", "to do", "duplicates")
 
 
@@ -114,7 +113,7 @@ def _counted(points: list[Command], runs: Path) -> tuple[dict[str, Counter], lis
             count["duplicates"] += 1
             continue
         seen.add(command.key)
-        state = state_of(command, entries, runs)
+        state = ledger.state_of(command, entries, runs)
         count[state] += 1
         if state == "to do":
             todo.append(command)

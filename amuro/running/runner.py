@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from amuro.programs import AGAIN
 from amuro.running import disk, ledger
 from amuro.running.board import Board, duration
 from amuro.running.cluster import cluster, sizing
@@ -40,7 +41,7 @@ class Summary:
     @property
     def code(self) -> int:
         """The exit code: 0 where all is done, 1 where not, 130 after Ctrl-C, 75 ("again") after SIGTERM."""
-        return {"SIGINT": 130, "SIGTERM": 75}.get(self.stopped, int(bool(self.failed or self.left)))
+        return {"SIGINT": 130, "SIGTERM": AGAIN}.get(self.stopped, int(bool(self.failed or self.left)))
 
     def __str__(self) -> str:
         counts = f"{self.done} done, {self.skipped} complete before, {len(self.failed)} failed, {self.left} left"
@@ -92,11 +93,11 @@ def sort_out(
     """(commands to run, number of complete ones, those that failed before and are not tried again)."""
     entries, todo, aside, skipped = ledger.read(runs), {}, {}, set()
     for command in commands:
-        key, entry = command.key, entries.get(command.key)
-        if ledger.is_done(runs, entry):
+        key, state = command.key, ledger.state_of(command, entries, runs)
+        if state == "complete":
             skipped.add(key)
-        elif entry and entry.state == "failed" and not retry_failed:
-            aside[key] = Failure(command, f"failed before: {entry.cause}", log_of(runs, key))
+        elif state == "failed" and not retry_failed:
+            aside[key] = Failure(command, f"failed before: {entries[key].cause}", log_of(runs, key))
         else:
             todo.setdefault(key, command)
     return list(todo.values()), len(skipped), list(aside.values())

@@ -74,21 +74,13 @@ def look(runs: Path, files: Sequence[str | Path] = (), only: Sequence[str] = ())
         failed = [_failed(entry) for entry in entries.values() if entry.state == "failed"]
         return found(done=done, failed=failed, missing=missing, units=units)
     commands = grids.read(files, only)
-    states = {command.key: state_of(command, entries, runs) for command in commands}
+    states = {command.key: ledger.state_of(command, entries, runs) for command in commands}
     of = lambda state: [command for command in commands if states[command.key] == state]  # noqa: E731
     return found(
         done=[{"command": str(command), "cells": list(entries[command.key].folders)} for command in of("complete")],
         failed=[_failed(entries[command.key]) for command in of("failed")],
         missing=[str(command) for command in of("to do")],
     )
-
-
-def state_of(command: Command, entries: dict[str, ledger.Entry], runs: Path) -> str:
-    """complete, failed or to do."""
-    entry = entries.get(command.key)
-    if ledger.is_done(runs, entry):
-        return "complete"
-    return "failed" if entry and entry.state == "failed" else "to do"
 
 
 def claimed(runs: Path) -> dict[str, claims.Holder]:

@@ -18,9 +18,9 @@ from functools import cache
 from pathlib import Path
 
 from amuro.cells import read_record
-from amuro.programs import ROOT, load_program
+from amuro.programs import AGAIN, ROOT, load_program
 from amuro.running import ledger
-from amuro.running.claims import AGAIN, Claimed
+from amuro.running.claims import Claimed
 from amuro.running.disk import NoRoom
 
 LAUNCH = ROOT / "sweeps" / "accelerate" / "ddp.yaml"
