@@ -10,8 +10,8 @@ from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
+from amuro.names import unknown_of
 from amuro.prompts import PROMPT_FORMATS
-from amuro.recipes import known
 from amuro.running.claims import CHOICES
 from amuro.tasks import DATASETS, METHODS, SFT, TASKS, select_tasks
 
@@ -42,7 +42,7 @@ def check_evaluation(arguments) -> None:
     for flag, allowed in (("prompt_format", PROMPT_FORMATS), ("methods", METHODS)):
         for name in items(getattr(arguments, flag)):
             if name not in allowed:
-                raise ValueError(f"--{flag} {name!r}: {known(name, allowed)}")
+                raise ValueError(f"--{flag} {name!r}: {unknown_of(name, allowed)}")
     if arguments.if_claimed not in CHOICES:
         raise ValueError(f"--if_claimed {arguments.if_claimed!r}: allowed: {', '.join(CHOICES)}")
     formats = items(arguments.prompt_format)
@@ -88,7 +88,7 @@ def check_dataset(dataset: str | None, stage: str) -> None:
             f"--dataset {dataset}: {'train_instruct.py' if stage == 'sft' else 'train_sft.py'} trains on it"
         )
     elif dataset is not None and dataset not in allowed:
-        raise ValueError(f"--dataset {dataset!r}: {known(dataset, allowed)}")
+        raise ValueError(f"--dataset {dataset!r}: {unknown_of(dataset, allowed)}")
 
 
 def check_training(arguments, sft, given: list[str], recipe: dict) -> None:
@@ -132,7 +132,9 @@ def check_lora(lora, given: list[str], recipe: dict) -> None:
         raise ValueError(f"--{shaped[0]}: needs --use_peft; without it all weights are trained, which has no adapters")
     if lora.attn_implementation not in (None, *ATTENTION):
         name = lora.attn_implementation
-        raise ValueError(f"--attn_implementation {name!r}: {known(name, ATTENTION)} (no code from a repository is run)")
+        raise ValueError(
+            f"--attn_implementation {name!r}: {unknown_of(name, ATTENTION)} (no code from a repository is run)"
+        )
     if lora.use_peft and not lora.lora_alpha > 0:
         raise ValueError(f"--lora_alpha {lora.lora_alpha}: must be above 0")
     if lora.lora_r < 1 or not 0 <= lora.lora_dropout < 1:

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from amuro.cells import read_record, write_atomic
+from amuro.names import unknown_of
 from amuro.programs import load_program
-from amuro.recipes import known
 from amuro.tasks import DATASETS, SFT
 
 OURS = ("checkpoint", "dataset", "learning_rate", "held_out_rows", "tasks")
@@ -45,7 +45,7 @@ def choose(
     """
     rates = read_rates(learning_rates)
     if dataset not in DATASETS and not dataset.endswith(".jsonl"):
-        raise ValueError(f"--dataset {dataset!r}: {known(dataset, DATASETS)}, or a .jsonl file")
+        raise ValueError(f"--dataset {dataset!r}: {unknown_of(dataset, DATASETS)}, or a .jsonl file")
     if held_out_rows < 1:
         raise ValueError(f"--held_out_rows {held_out_rows}: rates are chosen on held-out rows, 1 at least")
     given = [word[2:].split("=")[0].replace("-", "_") for word in flags if word.startswith("--")]

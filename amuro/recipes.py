@@ -6,17 +6,17 @@ published_values("olmo-1b", "sft", "xsum")          what holds where neither a f
 
 import argparse
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from amuro.names import did_you_mean, unknown_of
 from amuro.strict import read_yaml
 from amuro.tasks import DATASETS
-from amuro.usage import RECIPES
 
+RECIPES = Path(__file__).parent.parent / "sweeps" / "recipes"
 PUBLISHED = Path(__file__).parent / "published.yaml"
 
 ROWS = "rows are tokenised, masked and shortened by Amuro, the same way in training and in evaluation"
@@ -86,7 +86,7 @@ def read_recipe(name: str, parser: argparse.ArgumentParser) -> dict:
     if not isinstance(per_dataset, dict) or not all(isinstance(values, dict) for values in per_dataset.values()):
         raise ValueError(f"--recipe {path}: per_dataset must be like {{xsum: {{learning_rate: 2.0e-7}}}}")
     if unknown := [dataset for dataset in per_dataset if dataset not in DATASETS]:
-        raise ValueError(f"--recipe {path}: per_dataset: {unknown[0]}: {known(str(unknown[0]), DATASETS)}")
+        raise ValueError(f"--recipe {path}: per_dataset: {unknown[0]}: {unknown_of(unknown[0], DATASETS)}")
     kinds = _kinds(parser)
     if "recipe" in recipe:
         raise ValueError(f"--recipe {path}: key recipe: a recipe cannot take another one; copy its keys")
@@ -142,11 +142,4 @@ def refuse(names, parser, prefix: str) -> None:
         if name in (ours := refused(parser)):
             raise ValueError(f"{prefix}{name} cannot be given: {ours[name]}")
         if name not in actions:
-            raise ValueError(f"{prefix}{name}: {known(str(name), actions, listing=False)}")
-
-
-def known(name: str, names, listing: bool = True) -> str:
-    """What an error says of an unknown name: the nearest one, and where `listing` all that are allowed."""
-    nearest = get_close_matches(name, names, n=1)
-    hint = f"unknown; did you mean {nearest[0]}?" if nearest else "unknown; see --help"
-    return f"{hint} allowed: {', '.join(names)}" if listing else hint
+            raise ValueError(f"{prefix}{name}: unknown{did_you_mean([name], actions)} see --help")

@@ -1,4 +1,4 @@
-"""What a W&B run says of itself: its name and group, its config, and that a sweep has set what the script used.
+"""A W&B run's name, group, tags and config; and a check that the script uses the values that a sweep has set.
 
 check_sweep((arguments, sft, lora))      {flag: value} that the sweep has set; ValueError where another was used
 """

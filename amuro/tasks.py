@@ -8,8 +8,8 @@ A `Task` names its source on the hub, the split, how a row's fields are called t
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
+from amuro.names import did_you_mean
 from amuro.prompts import TEMPLATES
 
 RELATIONS = ("id", "ood", "cross_task", "benchmark")
@@ -343,8 +343,7 @@ def select_tasks(names: str, dataset: str = "") -> tuple[str, ...]:
     allowed = [*RELATIONS, "all", "none", *TASKS]
     unknown = [name for name in wanted if name not in allowed]
     if unknown or not wanted:
-        nearest = {each: None for name in unknown for each in get_close_matches(name, allowed, n=1)}
-        hint = f"; did you mean {', '.join(nearest)}?" if nearest else ";"
+        hint = did_you_mean(unknown, allowed)
         raise ValueError(f"--tasks: unknown {', '.join(unknown) or 'empty list'}{hint} allowed: {', '.join(allowed)}")
     if "none" in wanted and len(set(wanted)) > 1:
         raise ValueError(f"--tasks {names}: none stands alone; leave it out, or the others")

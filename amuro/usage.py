@@ -10,7 +10,8 @@ import inspect
 import textwrap
 from pathlib import Path
 
-RECIPES = Path(__file__).parent.parent / "sweeps" / "recipes"
+from amuro.recipes import RECIPES
+
 WIDTH, COLUMN = 118, 32
 
 GROUPS = {

@@ -97,7 +97,7 @@ def test_the_description_names_all_that_decides_the_weights():
     assert "train_fraction" not in settings.describe(origins, *parts)
 
 
-RECIPES = sorted(usage.RECIPES.glob("*.yaml"))
+RECIPES = sorted(recipes.RECIPES.glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -113,7 +113,7 @@ def test_every_recipe_of_the_repository_parses_and_says_how_to_run_it(path):
 @pytest.mark.parametrize("family", ["olmo-1b", "llama3-8b"])
 @pytest.mark.parametrize("stage", ["sft", "instruct"])
 def test_the_published_recipes_hold_every_published_value(family, stage):
-    path = usage.RECIPES / f"{family}-{stage}.yaml"
+    path = recipes.RECIPES / f"{family}-{stage}.yaml"
     published = yaml.safe_load(recipes.PUBLISHED.read_text())[family].get(stage)
     assert path.is_file() == bool(published)
     if published:

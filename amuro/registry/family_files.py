@@ -9,9 +9,9 @@ Every mistake in such a file is a ValueError that names the file and the key.
 import os
 import re
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 
+from amuro.names import did_you_mean
 from amuro.strict import read_json, read_yaml
 
 NUMBER = int | float
@@ -161,9 +161,7 @@ def _check(entry, kinds: dict, where: str) -> None:
         raise ValueError(f"{where}: needs keys and values, not {entry!r}; allowed: {', '.join(kinds)}")
     for name, value in entry.items():
         if name not in kinds:
-            close = get_close_matches(str(name), kinds, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise ValueError(f"{where}: unknown key {name!r}; {hint}allowed: {', '.join(kinds)}")
+            raise ValueError(f"{where}: unknown key {name!r}{did_you_mean([name], kinds)} allowed: {', '.join(kinds)}")
         if not isinstance(value, kinds[name]) or (isinstance(value, bool) and kinds[name] is not bool):
             kind = getattr(kinds[name], "__name__", str(kinds[name]).replace(" |", " or"))
             raise ValueError(f"{where}: {name}: {value!r} is not of type {kind}")

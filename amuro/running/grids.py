@@ -16,12 +16,13 @@ import re
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
 
 import yaml
+
+from amuro.names import unknown_of
 
 PROGRAMS = ("train_sft.py", "train_instruct.py", "eval/run.py")
 KEYS = ("program", "method", "parameters", "command", "name", "description", "project")
@@ -164,10 +165,10 @@ def _points(file: Path) -> list[Command]:
     sweep, problems = _load(file)
     for name in sweep:
         if name not in KEYS:
-            problems.append(f"{name}: {_nearest(name, KEYS)}")
+            problems.append(f"{name}: {unknown_of(name, KEYS)}")
     program, method, parameters = (sweep.get(name) for name in ("program", "method", "parameters"))
     if program not in PROGRAMS:
-        problems.append(f"program {program!r}: {_nearest(program, PROGRAMS)}")
+        problems.append(f"program {program!r}: {unknown_of(program, PROGRAMS)}")
     if method != "grid":
         problems.append(f"method {method!r}: only grid has cells that can be counted and run once; write method: grid")
     if sweep.get("command", COMMAND) != COMMAND:
@@ -227,11 +228,6 @@ def _values(name: str, given, problems: list[str]) -> list[str]:
     return values
 
 
-def _nearest(name, allowed: Sequence[str]) -> str:
-    near = get_close_matches(str(name), allowed, n=1)
-    return f"unknown{f'; did you mean {near[0]}?' if near else ';'} allowed: {', '.join(allowed)}"
-
-
 def _only(commands: list[Command], only: Sequence[str]) -> list[Command]:
     """Those that have one of the values given for each name. ValueError on what no command has."""
     wanted: dict[str, set[str]] = {}
@@ -242,7 +238,7 @@ def _only(commands: list[Command], only: Sequence[str]) -> list[Command]:
         there = {plain(command.get(name)): None for command in commands if command.get(name) is not None}
         if plain(value) not in there:
             names = sorted({flag for command in commands for flag, _ in command.flags})
-            known = f"of {name} there are {', '.join(list(there)[:20])}" if there else _nearest(name, names)
+            known = f"of {name} there are {', '.join(list(there)[:20])}" if there else unknown_of(name, names)
             raise ValueError(f"--only {item}: nothing has it; {known}")
         wanted.setdefault(name, set()).add(plain(value))
     return [each for each in commands if all(plain(each.get(n) or "") in values for n, values in wanted.items())]
