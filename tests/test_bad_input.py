@@ -679,7 +679,7 @@ FILES = [
     (at("commands/a.json", "{"), ledger.read, "not an entry of the ledger .*remove it"),
     (at("commands/a.json", "[]"), ledger.read, "not an entry of the ledger"),
     (at("commands/a.json", entry(flags=[])), ledger.read, "not an entry of the ledger"),
-    (at("commands/a.json", entry(flags={"seed": 1})), ledger.read, "flags and units must be texts"),
+    (at("commands/a.json", entry(flags={"seed": 1})), ledger.read, "flags, units and kept must be texts"),
     (at("commands/a.json", entry(state="maybe")), ledger.read, "state 'maybe'"),
     (at("commands/a.json", entry(folders=["x"])), ledger.read, "not an entry of the ledger"),
     (at("commands/a.json", entry(written="x")), ledger.read, "written must be numbers"),
