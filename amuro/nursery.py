@@ -60,7 +60,7 @@ WORLD = {
 }
 TEXT = {
     "default": Recipe((20, 40, 80, 160, 320), vocab=4096, mlp=512, rows=16, row_tokens=256),
-    "study": Recipe(  # of docs/study.md, for 16 MB of text: an hour on two cores; shots fit into a row
+    "study": Recipe(  # for 16 MB of text: an hour on two cores; shots fit into a row
         (25, 75, 200, 500, 1000, 2000),
         vocab=4096,
         hidden=256,
