@@ -10,7 +10,9 @@ workers end within seconds, the last of Ray's own processes after a minute, and 
 
 import os
 import secrets
+import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +40,10 @@ def cluster(address: str | None = None, processes: int | None = None) -> Iterato
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
-    common: dict = {"log_to_driver": False, "logging_level": "error", "runtime_env": {"env_vars": environment()}}
+    shared = {"env_vars": environment()}
+    if shlex.quote(sys.executable) != sys.executable:
+        shared["py_executable"] = shlex.quote(sys.executable)  # Ray hands it to a shell as it is
+    common: dict = {"log_to_driver": False, "logging_level": "error", "runtime_env": shared}
     if address:
         ray.init(address=address, **common)
         try:

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ REST = 5.0  # seconds before a command is tried again whose cell another one has
 MOST = 60.0
 LOOK = 5.0  # seconds between two looks at what the cluster has
 STOP = 100.0  # seconds that workers have to save a checkpoint and end; SLURM gives 120 (sweeps/slurm)
+LATE = 120.0  # seconds after which it is said that a worker has not started
 STILLBORN = 5  # workers that may die before they are ready
 TAIL = 8  # lines of a failed command's log that are shown
 
@@ -52,7 +53,8 @@ class Slot:
     place: tuple[int, str] | None = None
     command: Command | None = None
     model: str = ""
-    since: float = 0.0
+    since: float = field(default_factory=time.monotonic)  # it was hired, or got its command
+    awaited: bool = False  # that it does not start has been said
 
 
 class Crew:
@@ -91,6 +93,7 @@ class Crew:
             else:
                 time.sleep(0.5)
             self.budget.look()
+            self._say_who_is_late()
             for slot in [each for each in self.slots if each.place and each.answer is None and not self.note]:
                 self._hand_out(slot)
 
@@ -132,6 +135,17 @@ class Crew:
             )
             self.hired += 1
             self.slots.append(Slot(f"{self.hired}", actor, actor.ready.remote()))
+
+    def _say_who_is_late(self) -> None:
+        """A worker that does not start is no error: a cluster may be busy. But it must not look like work."""
+        for slot in self.slots:
+            if slot.place is None and not slot.awaited and time.monotonic() - slot.since > LATE:
+                slot.awaited = True
+                self.board.say(
+                    f"worker {slot.name} has not started for {LATE:.0f} s: the cluster is busy (`ray status`), or the "
+                    "worker cannot start: session_latest/logs in Ray's folder says why (of a cluster of our own: "
+                    "/tmp/amuro-*)"
+                )
 
     def _hand_out(self, slot: Slot) -> None:
         """Give a ready worker its next command. The first one checks the flags of all before."""
