@@ -40,7 +40,7 @@ def cluster(address: str | None = None, processes: int | None = None) -> Iterato
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
 
-    shared = {"env_vars": environment()}
+    shared: dict = {"env_vars": environment()}
     if shlex.quote(sys.executable) != sys.executable:
         shared["py_executable"] = shlex.quote(sys.executable)  # Ray hands it to a shell as it is
     common: dict = {"log_to_driver": False, "logging_level": "error", "runtime_env": shared}
