@@ -7,6 +7,7 @@ The artifacts hold the cells' own records and units, so every row and example is
 was evaluated more than once, the newest version counts. Folders are numbered: a server's names are no paths here.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,14 @@ def runs_of(source: str) -> Iterator[Path]:
     if not source.startswith(KIND) or project.count("/") != 1 or "" in project.split("/"):
         raise ValueError(f"--source {source!r}: write wandb:entity/project, or give a local folder with --runs")
     with tempfile.TemporaryDirectory(prefix="amuro-") as place:
-        yield download(project, Path(place))
+        own = not os.environ.get("WANDB_CACHE_DIR")
+        if own:  # else the client writes at home
+            os.environ["WANDB_CACHE_DIR"] = f"{place}/cache"
+        try:
+            yield download(project, Path(place) / "results")
+        finally:
+            if own:
+                del os.environ["WANDB_CACHE_DIR"]
 
 
 def download(project: str, folder: Path) -> Path:

@@ -134,6 +134,7 @@ def test_choices_change_the_figures_in_place(opened):
     choose(page, "shots", "usual")
     choose(page, "seed", "1")
     page.click("#figure-curves .numbers summary")
+    page.wait_for_selector("#figure-curves .numbers th >> text=seed")
     names = page.locator("#figure-curves .numbers th").all_inner_texts()
     seeds = page.locator(f"#figure-curves .numbers td:nth-child({names.index('seed') + 1})").all_inner_texts()
     assert set(seeds) == {"", "1"}  # BASE's rows and this seed's

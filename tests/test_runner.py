@@ -160,9 +160,15 @@ def address():
 
 
 @pytest.mark.slow
-def test_two_workers_do_a_grid_once_and_warm_ones_as_a_fresh_process_does(family, mirror, tmp_path):
-    """Each worker has cells of several kinds behind it; a fresh process gives the same weights and values."""
+def test_two_workers_do_a_grid_once_and_warm_ones_as_a_fresh_process_does(family, mirror, tmp_path, monkeypatch):
+    """Each worker has cells of several kinds behind it; a fresh process gives the same weights and values. Python is
+    in a folder whose name has a space, which Ray hands to a shell."""
     runs, fresh = tmp_path / "runs", tmp_path / "fresh"
+    python = tmp_path / "a place" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
     commands = grid(family, mirror, ("mnli", "xsum", "paws"))
     lora = dict(commands[2].flags) | {"use_peft": "true", "learning_rate": "1e-3"}
     chat = {name: value for name, value in commands[2].flags if name not in ("dataset", "tasks")}

@@ -42,7 +42,7 @@ def test_a_cell_leaves_its_record_its_units_and_its_weights(cell, mirror):
     assert training["steps"] == 2 * 3 and training["rows"] == 24 and training["rows_truncated"] == 0
     assert training["train_loss"] > 0 and training["tensors_moved"].split()[0] != "0"
     assert record["settings"]["learning_rate"] == {"value": 1e-3, "origin": "flag"}
-    assert record["settings"]["batch_size"] == {"value": 8, "origin": "published"}
+    assert record["settings"]["batch_size"] == {"value": 8, "origin": "published for olmo-1b"}
     table = results.load(cell.parent)
     assert table["task"].tolist() == ["gpt3nli", "mnli_matched", "mnli_mismatched", "rte"]
     assert (table["learning_rate"] == 1e-3).all() and (table["cell_id"] == record["cell_id"]).all()
