@@ -32,7 +32,7 @@ def runs_of(source: str) -> Iterator[Path]:
             yield download(project, Path(place) / "results")
         finally:
             if own:
-                del os.environ["WANDB_CACHE_DIR"]
+                os.environ.pop("WANDB_CACHE_DIR", None)
 
 
 def download(project: str, folder: Path) -> Path:
