@@ -23,9 +23,11 @@ from tqdm.auto import tqdm
 
 from amuro import tracking
 from amuro.cells import TIMES, Cell, Unit
+from amuro.checks import items
 from amuro.data import evaluation_rows, resolve_data_dir
-from amuro.results import interval, read_unit, write_unit
-from amuro.tasks import TASK_VERSION, TASKS, relation_of
+from amuro.results import interval
+from amuro.tasks import TASK_VERSION, TASKS, relation_of, select_tasks
+from amuro.units import read_unit, write_unit
 
 TASKS_FOLDER = Path(__file__).parent.parent / "eval" / "tasks"
 
@@ -42,10 +44,8 @@ class Request:
 
 def request(arguments, dataset: str = "", dtype: str = "float32") -> Request:
     """The request that command-line arguments make. Loads and checks all its data: ValueError before any model load."""
-    from amuro.settings import units
-
     asked = Request(
-        tuple(units(arguments, dataset, dtype)),
+        tuple(units_asked(arguments, dataset, dtype)),
         resolve_data_dir(arguments.data_dir),
         arguments.limit,
         arguments.eval_batch_size,
@@ -55,6 +55,19 @@ def request(arguments, dataset: str = "", dtype: str = "float32") -> Request:
         if unit.num_shots > pool:
             raise ValueError(f"--num_shots {unit.num_shots}: the pool of shots of {unit.task} has {pool} rows")
     return asked
+
+
+def units_asked(arguments, dataset: str = "", dtype: str = "float32") -> list[Unit]:
+    """The evaluation units that the arguments ask for, in the suite's order. A format or method that a task does not
+    have is not asked of it: benchmark tasks come in one format, and only labels are read in several ways."""
+    return [
+        Unit(task, prompt_format, int(shots), arguments.shot_seed, method, dtype, arguments.apply_chat_template)
+        for task in select_tasks(arguments.tasks, dataset)
+        for prompt_format in items(arguments.prompt_format)
+        if prompt_format in TASKS[task].prompt_formats
+        for shots in items(arguments.num_shots)
+        for method in (items(arguments.methods) if TASKS[task].labels else TASKS[task].methods)
+    ]
 
 
 def check_model(folder: Path, asked: Request, todo: list[Unit], prepare: Callable | None = None) -> None:

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from amuro.cells import Cell, Unit, read_record, write_atomic
-from amuro.results import read_unit
+from amuro.units import read_unit
 from amuro.strict import read_json
 from amuro.tasks import DATASETS
 

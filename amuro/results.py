@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from amuro.cells import read_record
 from amuro.compaction import MANY, STAMP, gather, stamp
-from amuro.units import read_examples, read_scores, read_unit, write_unit  # noqa: F401  known from here
+from amuro.units import read_examples, read_scores
 
 COLUMNS = {  # name -> pandas type; Int64 and string may be empty
     "family": "string",

@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass, field, fields
 from functools import partial
 
-from amuro.cells import SHOT_SEED, Unit
+from amuro.cells import SHOT_SEED
 from amuro.checks import (
     INSTRUCT,
     LORA,
@@ -23,14 +23,13 @@ from amuro.checks import (
     check_lora,
     check_optimizer,
     check_training,
-    items,
     values_of,
 )
 from amuro.data import SAMPLE_SEED, TRAIN_ROWS
 from amuro.prompts import PROMPT_FORMATS
 from amuro.recipes import for_dataset, published_values, read_recipe, refuse, refused
 from amuro.running import ledger
-from amuro.tasks import METHODS, RELATIONS, SFT, TASKS, select_tasks
+from amuro.tasks import METHODS, RELATIONS, SFT, TASKS
 from amuro.usage import help_text
 
 # Our own defaults of trainer settings: what the protocol asks, where the library's default would do something else.
@@ -189,19 +188,6 @@ def _first_pass(argv: list[str]) -> argparse.Namespace:
     for name in ("recipe", "checkpoint", "dataset"):
         scan.add_argument(f"--{name}")
     return scan.parse_known_args(argv)[0]
-
-
-def units(arguments: EvaluationArguments, dataset: str = "", dtype: str = "float32") -> list[Unit]:
-    """The evaluation units that the arguments ask for, in the suite's order. A format or method that a task does not
-    have is not asked of it: benchmark tasks come in one format, and only labels are read in several ways."""
-    return [
-        Unit(task, prompt_format, int(shots), arguments.shot_seed, method, dtype, arguments.apply_chat_template)
-        for task in select_tasks(arguments.tasks, dataset)
-        for prompt_format in items(arguments.prompt_format)
-        if prompt_format in TASKS[task].prompt_formats
-        for shots in items(arguments.num_shots)
-        for method in (items(arguments.methods) if TASKS[task].labels else TASKS[task].methods)
-    ]
 
 
 def describe(origins: dict[str, str], *parts) -> str:

@@ -37,6 +37,7 @@ from amuro import results
 from amuro.cells import Cell, Unit, environment, write_atomic
 from amuro.programs import ROOT
 from amuro.tasks import TASKS, relation_of
+from amuro.units import write_unit
 
 CHECKPOINTS, EXAMPLES = 40, 100
 DATASETS, RATES, SEEDS = ("xsum", "socialiqa", "mnli", "paws"), (2e-5, 2e-6), (10, 20, 30)
@@ -129,7 +130,7 @@ def make(runs: Path, count: int) -> None:
             kind = (task, round(level, 2), int(rng.integers(VARIANTS)))
             if kind not in drawn:
                 drawn[kind] = examples(task, level, rng)
-            results.write_unit(unit.path(cell.folder(runs)), rows_of(cell, unit, drawn[kind]), drawn[kind], {})
+            write_unit(unit.path(cell.folder(runs)), rows_of(cell, unit, drawn[kind]), drawn[kind], {})
         record(cell, cell.folder(runs), about)
 
 

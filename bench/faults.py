@@ -31,7 +31,7 @@ import torch  # noqa: E402
 import tqdm.auto  # noqa: E402
 from transformers import Trainer  # noqa: E402
 
-from amuro import cells, evaluation, results, resume, tracking, training, weights  # noqa: E402
+from amuro import cells, evaluation, results, resume, tracking, training, units, weights  # noqa: E402
 from amuro.checkpoints import history  # noqa: E402
 from amuro.nursery import raise_nursery  # noqa: E402
 from amuro.programs import load_program  # noqa: E402
@@ -189,7 +189,7 @@ def compare(runs: Path, good: Path) -> dict[str, int]:
 
 def _readable(path: Path) -> bool:
     try:
-        results.read_unit(path)
+        units.read_unit(path)
         return pq.read_table(path).num_rows > 0
     except Exception:  # whatever is wrong with it, it is not whole
         return False

@@ -6,13 +6,18 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 os.environ.update(WANDB_MODE="offline", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
 for name in ("AMURO_DATA_DIR", "AMURO_NURSERY", "WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
     os.environ.pop(name, None)
+
+# A bar's own lock is shared with forked processes: one that is killed while it draws would stop all others for ever.
+tqdm.set_lock(threading.RLock())
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"

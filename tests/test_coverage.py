@@ -9,11 +9,12 @@ from conftest import ROOT
 from test_results import put
 from test_settings import eval_run, train_sft
 
-from amuro import results, settings
+from amuro import results
 from amuro.cells import Cell, Unit, write_record
-from amuro.evaluation import rows_of
+from amuro.evaluation import rows_of, units_asked
 from amuro.running import ledger
 from amuro.tasks import TASKS
+from amuro.units import write_unit
 from analysis.coverage import COLUMNS, coverage, notes
 
 
@@ -107,7 +108,7 @@ def test_without_a_ledger_the_recorded_flags_and_the_missing_units_make_it(tmp_p
             metric = "rouge_l" if task == "xsum" else "accuracy"
             frame = pd.DataFrame({"example_id": ["a"], "target": "x", "prediction": "x", metric: 1.0})
             frame = frame.assign(truncated=False, unparsable=False)
-            results.write_unit(unit.path(cell.folder(tmp_path)), rows_of(cell, unit, frame, 1), frame, {})
+            write_unit(unit.path(cell.folder(tmp_path)), rows_of(cell, unit, frame, 1), frame, {})
         given = {"checkpoint": f"some where/family@{step}", "dataset": "mnli", "seed": 7, "recipe": "mine"}
         given |= {"tasks": "all", "num_shots": "4", "runs": "elsewhere"}
         recorded = {name: {"value": value, "origin": "flag"} for name, value in given.items()}
@@ -162,8 +163,7 @@ def test_a_table_without_cells_has_commands_too(tmp_path):
         read = program.read([*words, "--data_dir=mirror"])
         arguments = read[0] if isinstance(read, tuple) else read
         assert (
-            arguments.tasks in ("rte", "paws")
-            and len(settings.units(arguments, getattr(arguments, "dataset", ""))) == 1
+            arguments.tasks in ("rte", "paws") and len(units_asked(arguments, getattr(arguments, "dataset", ""))) == 1
         )
     assert "--checkpoint=toy@2 --tasks=rte" in found["command"][0] and "--seed=3" in found["command"][1]
 

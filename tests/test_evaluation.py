@@ -18,6 +18,7 @@ from amuro import evaluation, results, tracking
 from amuro.cells import Unit, read_record, write_atomic
 from amuro.engine import Engine
 from amuro.tasks import METHODS
+from amuro.units import read_unit
 
 CHAT = """{% for m in messages %}<|{{ m['role'] }}|>
 {{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}
@@ -203,7 +204,7 @@ def test_results_of_other_weights_are_not_served(family, mirror, tmp_path, capsy
     train_sft.main(arguments)
     told = capsys.readouterr().out
     assert "scored on other rows or weights" in told and read_record(folder)["weights"] == record["weights"]
-    assert results.read_unit(unit)["about"]["scored"]["weights"] == record["weights"]
+    assert read_unit(unit)["about"]["scored"]["weights"] == record["weights"]
 
 
 def test_bad_input_is_one_line_before_the_model_is_loaded(family, mirror, tmp_path, monkeypatch):

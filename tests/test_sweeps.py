@@ -30,6 +30,11 @@ COUNTS = {
     "olmo_lr": 96,
     "olmo_seeds": 96,
     "pythia_410m": 32,
+    "study_base": 6,
+    "study_base_prompts": 6,
+    "study_instruct": 12,
+    "study_prompts": 18,
+    "study_sft": 48,
 }
 PAPER = ["1000", "18000", "342000", "424000", "505000", "592000", "738000", "main"]
 program = cache(load_program)
@@ -94,7 +99,7 @@ def test_the_papers_checkpoints_datasets_rates_and_seeds():
 def test_checkpoints_are_of_known_families(path):
     for command in read([path]):
         family = command.get("checkpoint").rpartition("@")[0]
-        assert family in families() or family == "nursery" or family_folder(family)
+        assert family in families() or family in ("nursery", "study/family") or family_folder(family)
 
 
 def test_the_program_of_olmo_base_runs_as_an_agent_calls_it():

@@ -15,6 +15,7 @@ from amuro.cells import Cell, Unit, read_record, write_record
 from amuro.resume import Preempted
 from amuro.run_config import check_sweep, normal
 from amuro.settings import EvaluationArguments
+from amuro.units import read_unit
 from analysis import source
 from analysis.contents import build
 
@@ -183,7 +184,7 @@ def test_values_have_their_keys_and_units_log_once(server, client, tmp_path):
     folder = complete(tmp_path, cell)
     with tracking.run(cell, folder, enabled=True, num_train_rows=8) as run:
         unit = Unit("rte", "default", 0, 42, "token_prob", "float32")
-        tracking.log_unit(run, results.read_unit(unit.path(folder))["rows"])
+        tracking.log_unit(run, read_unit(unit.path(folder))["rows"])
     kept = the_run(server)
     assert values(tmp_path).items() <= kept.summary.items()
     assert all(sum(key in row for row in kept.rows()) == 1 for key in values(tmp_path))
