@@ -26,9 +26,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from amuro.cells import Cell, Unit, read_record, write_atomic
-from amuro.units import read_unit
 from amuro.strict import read_json
 from amuro.tasks import DATASETS
+from amuro.units import read_unit
 
 FOLDER, FILE = "amuro", "parcel.json"
 

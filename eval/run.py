@@ -20,8 +20,8 @@ from transformers import HfArgumentParser
 from amuro import checkpoints, checks, evaluation, settings, tracking, weights
 from amuro.cells import Cell, Unit, changed_packages, find_cell, read_record, write_record
 from amuro.registry.fetching import fetch
-from amuro.units import read_unit
 from amuro.running import claims, ledger
+from amuro.units import read_unit
 
 
 @dataclass
