@@ -16,7 +16,7 @@ from rich.console import Console
 
 from amuro import results
 from amuro.cells import read_record
-from amuro.running import claims, ledger, runner
+from amuro.running import claims, crew, ledger, runner
 from amuro.running.board import Board
 from amuro.running.crew import covering
 from amuro.running.disk import GB, VARIABLE, Budget, NoRoom, held, refuse
@@ -195,7 +195,10 @@ def test_two_workers_do_a_grid_once_and_warm_ones_as_a_fresh_process_does(family
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced_and_a_hopeless_cell_set_aside(address, family, mirror, tmp_path, capfd):
+def test_a_killed_worker_is_replaced_and_a_hopeless_cell_set_aside(
+    address, family, mirror, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setattr(crew, "LATE", 0.2)  # any worker needs longer to start
     runs = tmp_path / "runs"
     commands = grid(family, mirror, num_train_epochs="20")
     hopeless = Command("train_sft.py", tuple((dict(commands[-1].flags) | {"checkpoint": f"{family}@15"}).items()))
@@ -222,6 +225,7 @@ def test_a_killed_worker_is_replaced_and_a_hopeless_cell_set_aside(address, fami
     entry = ledger.entry(runs, hopeless.key)
     assert (entry.state, entry.attempts) == ("failed", 3) and entry.log == str(failure.log)
     told = capfd.readouterr().err
+    assert all(f"worker {name} has not started for" in told for name in (1, 2))
     assert "its worker died" in told and told.count("again: ") == 3 and told.count("FAILED: ") == 1
     later = runner.run([*commands, hopeless], runs)
     assert (later.done, later.skipped, later.code) == (0, len(commands), 1)
