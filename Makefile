@@ -25,7 +25,7 @@ demo: .venv/ready  ## the whole study on the nursery, offline: raise, fine-tune,
 	$(VENV)/python -m analysis.report --runs $(DEMO)/runs --out $(DEMO)/report
 
 test: .venv/ready  ## all tests
-	$(VENV)/python -m pytest -n 3 --dist loadfile
+	$(VENV)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/ready  ## formatting, lint and types
 	$(VENV)/ruff format --check .
