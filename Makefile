@@ -25,7 +25,7 @@ demo: .venv/ready  ## the whole study on the nursery, offline: raise, fine-tune,
 	$(VENV)/python -m analysis.report --runs $(DEMO)/runs --out $(DEMO)/report
 
 test: .venv/ready  ## all tests
-	$(VENV)/python -m pytest -n 2 --dist loadfile
+	$(VENV)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready  ## formatting, lint and types
 	$(VENV)/ruff format --check .
@@ -34,7 +34,7 @@ check: .venv/ready  ## formatting, lint and types
 
 bench: .venv/ready  ## speed of the engine, and the whole path on real rows (an hour); DATA=a mirror of the datasets, with text/
 	OMP_NUM_THREADS=1 $(VENV)/python bench/eval_speed.py --data_dir "$(DATA)"
-	$(VENV)/python bench/mirror.py --data_dir "$(DATA)"
+	$(VENV)/python bench/mirror.py --data_dir "$(DATA)" --out $(DEMO)/mirror
 
 clean:  ## remove what the demo wrote
 	rm -rf $(DEMO)

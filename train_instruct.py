@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> Path:
     """Run one cell and return its folder. Raises ValueError on a user's mistake, RuntimeError on a broken training,
     Preempted where SIGTERM stopped the training, Claimed where another command has the cell."""
     arguments, sft, lora, origins = read(argv)
-    training.share_batch(sft, arguments.batch_size, given=origins["per_device_train_batch_size"] != "library")
+    training.share_batch(sft, arguments.batch_size, given=origins["per_device_train_batch_size"] != "derived")
     checkpoint = checkpoints.resolve(arguments.checkpoint)
     rows = data.conversation_rows(
         arguments.dataset,
@@ -103,8 +103,9 @@ def main(argv: list[str] | None = None) -> Path:
                 record = training.write_record(folder, cell, keeper, trained, values, again=record is not None)
                 todo = evaluation.missing(folder, asked, record["weights"])
                 del model, trainer
-            model, tokenizer = checkpoints.load(tuned)  # what is evaluated is what is stored
-            evaluation.evaluate_units(model, tokenizer, tuned, cell, folder, asked, todo, record["weights"], run)
+            if todo:
+                model, tokenizer = checkpoints.load(tuned)  # what is evaluated is what is stored
+                evaluation.evaluate_units(model, tokenizer, tuned, cell, folder, asked, todo, record["weights"], run)
         lease.check()
         weights.drop(tuned, record, arguments.keep_weights)
         training.say(f"done: {folder}")

@@ -8,6 +8,7 @@ Nothing is ever parsed back out of a name: `run.json` and the Parquet files say 
 """
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -205,7 +206,8 @@ def _check_record(record: dict, cell: Cell) -> None:
 def find_cell(runs: str | Path, name: str) -> tuple[Cell, Path]:
     """The complete cell that `name` means: its folder, or its cell_id or folder name under `runs`."""
     found = [Path(name)] if (Path(name) / "run.json").is_file() else []
-    found = found or [path.parent for path in Path(runs).glob("*/run.json") if matches(path.parent, name)]
+    near = Path(runs).glob(f"*{glob.escape(name)}/run.json")  # a folder's name ends in its id; others are not read
+    found = found or [path.parent for path in near if matches(path.parent, name)]
     if len(found) != 1:
         there = sorted(path.parent.name for path in Path(runs).glob("*/run.json"))
         shown = ", ".join(there[:5]) + (", ..." if len(there) > 5 else "")

@@ -27,7 +27,7 @@ NUMBERS = {
     **dict.fromkeys(
         "limit eval_batch_size batch_size num_train_rows per_device_train_batch_size".split(), (1, 2**31 - 1)
     ),
-    **dict.fromkeys("save_total_limit gradient_accumulation_steps".split(), (1, 2**31 - 1)),
+    "save_total_limit": (1, 2**31 - 1),
     **dict.fromkeys("held_out_rows dataloader_num_workers warmup_steps".split(), (0, 2**31 - 1)),
     **dict.fromkeys("seed sample_seed shot_seed data_seed".split(), (0, 2**32 - 1)),
     **dict.fromkeys("weight_decay max_grad_norm adam_epsilon neftune_noise_alpha".split(), (0, math.inf)),
@@ -38,7 +38,10 @@ NUMBERS = {
 
 def check_evaluation(arguments) -> None:
     """ValueError on tasks, formats, shots or numbers that do not exist."""
-    tasks = select_tasks(arguments.tasks, getattr(arguments, "dataset", ""))
+    dataset = getattr(arguments, "dataset", "")
+    tasks = select_tasks(arguments.tasks, dataset)
+    if not tasks and items(arguments.tasks) != ["none"]:
+        raise ValueError(f"--tasks {arguments.tasks}: {dataset} has no such tasks; try benchmark or cross_task")
     for flag, allowed in (("prompt_format", PROMPT_FORMATS), ("methods", METHODS)):
         for name in items(getattr(arguments, flag)):
             if name not in allowed:

@@ -146,9 +146,11 @@ def run(
     needs.named(todo)
     check_data(todo)
     if dry_run:
+        keys = {each.key for each in todo}
         for command in commands:
-            skipped = "" if command in todo else f"# {states[command.key]}: "
-            argv = [*command.argv, *([] if command.get("runs") or where == Path("runs") else [f"--runs={where}"])]
+            skipped = "" if command.key in keys else f"# {states[command.key]}: "
+            argv = [f"--{name}={value}" for name, value in command.flags if name != "runs"]
+            argv += [f"--runs={where}"] * (where != Path("runs"))
             print(f"{skipped}python {shlex.join([command.program, *argv])}")
         return
     from amuro.running import runner
@@ -190,7 +192,7 @@ def status(
     from amuro.running import grids
     from amuro.running.status import look, text
 
-    where = grids.runs_of(grids.read(files or [], only or ()), runs)
+    where = grids.runs_of(grids.read(files, only or ()) if files else [], runs)
     found = look(where, files or [], only or ())
     print(json.dumps(asdict(found), indent=1) if as_json else text(found))
 

@@ -67,11 +67,10 @@ def resolve_data_dir(data_dir: str | None) -> str | None:
     """The mirror folder that applies: the given one, else `AMURO_DATA_DIR`, else None (the hub)."""
     if data_dir is not None and not data_dir.strip():
         raise ValueError(f"--data_dir {data_dir!r}: the name of a folder is needed, or leave it out")
+    named = "--data_dir" if data_dir else "AMURO_DATA_DIR"
     data_dir = data_dir or os.environ.get("AMURO_DATA_DIR") or None
     if data_dir and not Path(data_dir).is_dir():
-        raise ValueError(
-            f"--data_dir {data_dir}: no such folder; give a mirror with <set>/<split>.jsonl, or leave it out"
-        )
+        raise ValueError(f"{named} {data_dir}: no such folder; give a mirror with <set>/<split>.jsonl, or leave it out")
     return data_dir
 
 
@@ -151,7 +150,7 @@ def evaluation_rows(task: str, data_dir: str | None, shot_seed: int = SHOT_SEED)
 def draw_shots(task: Task, pool: list[dict], shot_seed: int) -> list[dict]:
     """At most `SHOTS_KEPT` distinct rows of the pool, in an order that depends on the seed and the content only."""
     rows = sorted({content_id(row): row for row in pool}.items())
-    if task.family == "summary":
+    if task.family == "summary" and rows:
         median = statistics.median(len(row["document"]) + len(row["target"]) for _, row in rows)
         rows = [(key, row) for key, row in rows if len(row["document"]) + len(row["target"]) <= median]
     random.Random(shot_seed).shuffle(rows)

@@ -15,6 +15,7 @@ from pathlib import Path
 from amuro.checkpoints import history
 from amuro.registry.family_files import family_folder
 from amuro.running import runner
+from amuro.running.cluster import cores
 from amuro.running.grids import Command
 from amuro.settings import script
 from amuro.tasks import DATASETS, SFT
@@ -28,6 +29,8 @@ def commands(out: Path) -> list[Command]:
     """Every cell of the study: BASE first, then one seed after the other, conversations, other prompts."""
     nursery = out / "nursery"
     family = family_folder(str(nursery))
+    if family is None:
+        raise ValueError(f"--out {out}: no nursery there; first: amuro nursery --out {nursery}")
     points = [f"{family}@{step}" for step, *_ in history(str(family))]
     cells = [("eval/run.py", {"checkpoint": point, "tasks": "all", "num_shots": "0"}) for point in points]
     for seed, dataset in ((seed, dataset) for seed in SEEDS for dataset in SFT):
@@ -52,7 +55,7 @@ def main() -> None:
     """Run the demo's grid; exit code 1 where a cell failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder with nursery/; runs/ is written there")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="cells at a time; default one per core")
+    parser.add_argument("--processes", type=int, default=cores(), help="cells at a time; default one per core")
     given = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("WANDB_MODE", "offline")

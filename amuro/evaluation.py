@@ -80,7 +80,7 @@ def check_model(folder: Path, asked: Request, todo: list[Unit], prepare: Callabl
         if asks in seen:
             continue
         seen.add(asks)
-        task = load_task(folder, asked, [unit])
+        task = load_task(folder, asked, [each for each in todo if replace(each, method="", num_shots=0) == asks])
         tokenizer = task.lm.tokenizer
         own = tokenizer.chat_template
         try:
@@ -89,7 +89,7 @@ def check_model(folder: Path, asked: Request, todo: list[Unit], prepare: Callabl
             if unit.apply_chat_template and not tokenizer.chat_template:
                 raise ValueError(f"--apply_chat_template: the tokenizer of {folder} has no chat template")
             task.check_context(asked.limit, **_chat(unit, task.lm))
-            if task.spec.labels:
+            if task.spec.labels and task.asks_candidates:
                 _ = task.candidates
         finally:
             tokenizer.chat_template = own  # it serves other cells of this process too
@@ -101,10 +101,7 @@ def missing(folder: Path, asked: Request, weights: str) -> list[Unit]:
     out = []
     for unit in asked.units:
         path = unit.path(folder)
-        if not path.is_file():
-            out.append(unit)
-        elif read_unit(path)["about"]["scored"] != _scored(unit, asked, weights):
-            print(f"{path.name}: scored on other rows or weights than asked for now; it is evaluated again")
+        if not path.is_file() or read_unit(path)["about"]["scored"] != _scored(unit, asked, weights):
             out.append(unit)
     return out
 
@@ -148,6 +145,8 @@ def evaluate_units(
         for unit in units if main else ():
             rows = rows_of(cell, unit, examples[unit.method], task.VERSION)
             origin = evaluation_rows(unit.task, asked.data_dir, unit.shot_seed).test.origin
+            if unit.path(folder).is_file():
+                bar.write(f"{unit.path(folder).name}: was scored on other rows or weights, evaluated again")
             about = {"scored": _scored(unit, asked, weights), "unit": asdict(unit), "origin": origin}
             write_unit(unit.path(folder), rows, examples[unit.method], about)
             tracking.log_unit(run, rows)

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from amuro.names import first_line
+
 
 @contextmanager
 def wanted(what: str, instead: str) -> Iterator[None]:
@@ -14,5 +16,4 @@ def wanted(what: str, instead: str) -> Iterator[None]:
     except HFValidationError as error:
         raise ValueError(f"{what}: no name of the hub ({' '.join(str(error).split())}); {instead}") from error
     except (HTTPError, OSError) as error:  # the hub's own errors derive from these
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{what} cannot be had from the hub ({reason}); {instead}") from error
+        raise ValueError(f"{what} cannot be had from the hub ({first_line(error)}); {instead}") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).parent.parent
+EVALUATE = "eval/run.py"  # the program that makes no weights
 AGAIN = 75  # an exit code, EX_TEMPFAIL of sysexits.h: run the same again (preempted, claimed, no room on the disk)
 
 

@@ -31,7 +31,7 @@ class Trial:
     learning_rate: float
     held_out_loss: float
     held_out_rows: int
-    train_loss: float
+    train_loss: float | None  # None where the training was interrupted and went on
     cell_id: str
     chosen: bool = False
 
@@ -51,9 +51,18 @@ def choose(
     given = [word[2:].split("=")[0].replace("-", "_") for word in flags if word.startswith("--")]
     if taken := [name for name in given if name in OURS]:
         raise ValueError(f"--{taken[0]} after --: `amuro rates` sets it itself")
+    from amuro.training import Diverged
+
     program = load_program("train_sft.py" if dataset in SFT else "train_instruct.py")
     common = ["--checkpoint", checkpoint, "--dataset", dataset, "--held_out_rows", str(held_out_rows)]
-    folders = [program.main([*common, *flags, "--tasks", "none", "--learning_rate", repr(rate)]) for rate in rates]
+    folders = []
+    for rate in rates:
+        try:
+            folders.append(program.main([*common, *flags, "--tasks", "none", "--learning_rate", repr(rate)]))
+        except Diverged as error:
+            print(f"{rate:g} is not chosen: {error}")
+    if not folders:
+        raise ValueError(f"--learning_rates {learning_rates}: the loss of each is not a number; try lower ones")
     trials = [_trial(folder, held_out_rows) for folder in folders]
     best = min(trials, key=lambda trial: trial.held_out_loss)
     trials = [Trial(**(asdict(trial) | {"chosen": trial is best})) for trial in trials]
@@ -82,9 +91,10 @@ def _trial(folder: Path, held_out_rows: int) -> Trial:
     """ValueError where the cell was complete before, without these held-out rows: they are no part of its identity."""
     record = read_record(folder)
     cell, training = record["cell"], record["training"]
-    if training.get("held_out_rows", 0) != held_out_rows:
+    before = record["settings"]["held_out_rows"]["value"]  # asked; of conversations fewer may be measured
+    if before != held_out_rows:
         raise ValueError(
-            f"{folder}: was trained before, on the same rows with {training.get('held_out_rows', 0)} held out, not "
+            f"{folder}: was trained before, on the same rows with {before} held out, not "
             f"{held_out_rows}; remove the folder to train it again, or give another --runs after --"
         )
     return Trial(
@@ -104,9 +114,8 @@ def report(trials: list[Trial]) -> str:
     lines = [f"{'learning_rate':>13} {'held_out_loss':>13} {'train_loss':>11}  cell"]
     for each in trials:
         mark = "  chosen" if each.chosen else ""
-        lines.append(
-            f"{each.learning_rate:>13g} {each.held_out_loss:>13.5f} {each.train_loss:>11.5f}  {each.cell_id}{mark}"
-        )
+        loss = "-" if each.train_loss is None else f"{each.train_loss:.5f}"
+        lines.append(f"{each.learning_rate:>13g} {each.held_out_loss:>13.5f} {loss:>11}  {each.cell_id}{mark}")
     best = next(each for each in trials if each.chosen)
     rates = [each.learning_rate for each in trials]
     if best.learning_rate in (max(rates), min(rates)):

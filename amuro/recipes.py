@@ -34,6 +34,8 @@ OURS = {  # flags of the libraries that belong to Amuro, and why
     "eval_strategy": "tasks are scored after the training (--tasks), held-out rows too (--held_out_rows)",
     "gradient_accumulation_steps": "it is derived from --batch_size (the effective batch), "
     "--per_device_train_batch_size and the number of processes",
+    "accelerator_config": "the order of the rows, and each process's share of them, belong to a cell's identity",
+    "dataloader_drop_last": "every row is trained on",
     "auto_find_batch_size": "--batch_size is the effective batch; where memory is short, lower "
     "--per_device_train_batch_size",
     "trust_remote_code": "no code from a repository is run",

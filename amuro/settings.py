@@ -1,4 +1,5 @@
-"""Every flag of the scripts, and where each value comes from: flag, recipe, published, house or default.
+"""Every flag of the scripts, and where each value comes from: flag, recipe, published, house (ours),
+default, library, or derived from others.
 
     arguments, sft, lora, origins = parse(make_parser(), argv, stage="sft")
 
@@ -28,6 +29,7 @@ from amuro.checks import (
 from amuro.data import SAMPLE_SEED, TRAIN_ROWS
 from amuro.prompts import PROMPT_FORMATS
 from amuro.recipes import for_dataset, published_values, read_recipe, refuse, refused
+from amuro.run_config import check_sweep
 from amuro.running import ledger
 from amuro.tasks import METHODS, RELATIONS, SFT, TASKS
 from amuro.usage import help_text
@@ -128,7 +130,7 @@ def parse(parser, argv: list[str] | None, stage: str) -> tuple[ScriptArguments, 
 
     argv = list(sys.argv[1:] if argv is None else argv)
     given = check_flags(argv, parser)
-    first = _first_pass(argv)
+    first = _first_pass(argv, parser)
     recipe = read_recipe(first.recipe, parser) if first.recipe is not None else {}
     checkpoint, dataset = (getattr(first, name) or recipe.get(name) for name in ("checkpoint", "dataset"))
     dataset = dataset or parser.get_default("dataset")
@@ -152,11 +154,14 @@ def parse(parser, argv: list[str] | None, stage: str) -> tuple[ScriptArguments, 
     if "train_fraction" in given and "num_train_rows" in recipe:  # the flag wins
         arguments.num_train_rows, origins["num_train_rows"] = None, "flag"
     origins |= dict.fromkeys(("output_dir", "gradient_accumulation_steps"), "derived")
+    if origins["per_device_train_batch_size"] == "library":
+        origins["per_device_train_batch_size"] = "derived"  # a process's share of --batch_size
     check_dataset(arguments.dataset, stage)
     check_evaluation(arguments)
     check_training(arguments, sft, given, recipe)
     check_lora(lora, given, recipe)
     check_optimizer(sft)
+    check_sweep((arguments, sft, lora))
     return arguments, sft, lora, origins
 
 
@@ -182,9 +187,10 @@ def _made(parser, argv: list[str]):
         raise ValueError(f"a flag or the recipe has a value that cannot be used: {said}; see --help_all") from None
 
 
-def _first_pass(argv: list[str]) -> argparse.Namespace:
+def _first_pass(argv: list[str], parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The three flags that the defaults of all others depend on."""
     scan = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    scan.error = parser.error  # type: ignore[method-assign]
     for name in ("recipe", "checkpoint", "dataset"):
         scan.add_argument(f"--{name}")
     return scan.parse_known_args(argv)[0]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amuro import lineage, tracking
+from amuro.names import first_line
 from amuro.running import claims
 from amuro.strict import read_json
 
@@ -130,7 +131,7 @@ def log_in() -> None:
     try:
         there = wandb.login(prompt=False)
     except wandb.Error as error:
-        raise ValueError(f"W&B: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"W&B: {first_line(error)}") from None
     if not there:
         raise ValueError("W&B: no key is configured; run `wandb login`, or set WANDB_API_KEY")
 
@@ -164,7 +165,7 @@ def hand_over(folder: Path) -> str:
             lineage.attach(run, parcel)
         lacking = lineage.missing(parcel)
     except (wandb.Error, OSError, ValueError) as error:
-        return str(error).splitlines()[0]
+        return first_line(error)
     if lacking:
         return f"has not arrived: {', '.join(lacking)}"
     lineage.discard(parcel)

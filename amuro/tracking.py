@@ -20,6 +20,7 @@ from typing import Any
 
 from amuro import lineage
 from amuro.cells import Cell, write_atomic
+from amuro.names import first_line
 from amuro.programs import AGAIN
 from amuro.run_config import check_sweep, described, in_sweep, named
 
@@ -155,7 +156,7 @@ def _init(wandb, asked: dict, runs: Path):
         if wandb.login(prompt=False):  # asks the server, and gives up after seconds
             return wandb.init(mode="online", **asked)
     except wandb.Error as error:
-        _say(f"{_first_line(error)}; the run is recorded offline, `amuro sync --runs {runs}` hands it over")
+        _say(f"{first_line(error)}; the run is recorded offline, `amuro sync --runs {runs}` hands it over")
     else:
         if "offline" not in _said:
             _said.add("offline")
@@ -172,13 +173,13 @@ def _hand_over(tracked: _Run) -> None:
         if not handle.offline:
             lineage.attach(handle, parcel)
     except Exception as error:  # whatever W&B or the disk does, the cell is complete, and says so
-        problem = _first_line(error)
+        problem = first_line(error)
     problem = _finish(tracked, 0) or problem
     if not problem and not handle.offline:
         try:
             problem = ", ".join(lineage.missing(parcel))
         except Exception as error:
-            problem = _first_line(error)
+            problem = first_line(error)
         if not problem:
             lineage.discard(parcel)
     if problem:
@@ -192,7 +193,7 @@ def _finish(tracked: _Run, exit_code: int) -> str:
     try:
         tracked.handle.finish(exit_code=exit_code)
     except Exception as error:  # TimeoutError where the server is gone; W&B's files are on the disk
-        problem = _first_line(error)
+        problem = first_line(error)
     (tracked.files / OPEN).unlink(missing_ok=True)
     if exit_code == 0:
         (tracked.folder / UNFINISHED).unlink(missing_ok=True)
@@ -215,10 +216,6 @@ def _ending_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _say(text: str) -> None:

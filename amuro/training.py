@@ -25,6 +25,7 @@ from amuro.encoding import IGNORED
 from amuro.resume import Keeper, Preempted
 from amuro.running.claims import Lease, LostClaim
 from amuro.strict import read_json
+from amuro.units import read_unit
 
 # Trainer settings that do not decide the weights: logging, saving, reporting, hardware. The batch enters as the
 # effective `batch_size`, precision as `training_dtype`. All other settings that differ from the default are identity.
@@ -104,6 +105,10 @@ def hardware() -> dict:
     return {**about, "device": "cpu", "threads": torch.get_num_threads(), "peak_memory_gib": round(peak, 3)}
 
 
+class Diverged(RuntimeError):
+    """The loss is not a number."""
+
+
 class Guard(TrainerCallback):
     """Stops a training whose loss is not a number."""
 
@@ -111,7 +116,7 @@ class Guard(TrainerCallback):
         for name in ("loss", "grad_norm"):
             value = (logs or {}).get(name)
             if value is not None and not math.isfinite(value):
-                raise RuntimeError(f"{name} is {value} at step {state.global_step}: lower --learning_rate")
+                raise Diverged(f"{name} is {value} at step {state.global_step}: lower --learning_rate")
 
 
 class Held(TrainerCallback):
@@ -169,8 +174,8 @@ def _project_trained_positions() -> None:
 
 
 def fit(trainer: SFTTrainer, keeper: Keeper | None = None, held_out: Sequence[dict] = ()) -> dict:
-    """Train, and say what happened: steps, loss, seconds. With a keeper it goes on from the newest whole checkpoint,
-    whose seconds count too. `held_out` are examples whose mean loss is measured afterwards.
+    """Train, and say what happened: steps, loss (None where it went on), seconds. With a keeper it goes on from the
+    newest whole checkpoint, whose seconds count too. `held_out` are examples whose mean loss is measured afterwards.
 
     RuntimeError where steps are missing or no weight moved; Preempted where SIGTERM came and a checkpoint was saved.
     """
@@ -195,7 +200,7 @@ def fit(trainer: SFTTrainer, keeper: Keeper | None = None, held_out: Sequence[di
     if done.global_step != planned or planned == 0:
         raise RuntimeError(f"{done.global_step} optimizer steps were made, {planned} were planned for {n} rows")
     if not math.isfinite(done.training_loss):
-        raise RuntimeError(f"the training loss is {done.training_loss}: lower --learning_rate")
+        raise Diverged(f"the training loss is {done.training_loss}: lower --learning_rate")
     after = _checksums(trainer.model)
     moved = sum(before[name] != after[name] for name in after)
     if not moved:
@@ -206,7 +211,7 @@ def fit(trainer: SFTTrainer, keeper: Keeper | None = None, held_out: Sequence[di
     return {
         "steps": planned,
         "resumed_from": resumed_from,
-        "train_loss": done.training_loss,
+        "train_loss": None if resumed_from else done.training_loss,  # the library's mean is over this call's steps
         "seconds": round(seconds, 3),
         "tensors_moved": f"{moved} of {len(after)}",
         **unseen,
@@ -259,7 +264,8 @@ def mean_loss(model, examples: Sequence[dict], batch_size: int = 8) -> float:
 
 def write_record(folder: Path, cell: Cell, keeper: Keeper, trained: dict, settings: dict, again: bool = False) -> dict:
     """Write `run.json`, from when on the training is complete, and remove its checkpoints. Returns the record.
-    `again` says that a training was repeated. LostClaim where another command has completed it with other weights,
+    `again` says that a training was repeated: what the former weights were scored goes, where they were others (on a
+    GPU they may be). LostClaim where another command has completed it with other weights,
     Preempted where SIGTERM came in the last step."""
     if is_main():
         ours, trained = checkpoints.digest(folder / "weights"), {**trained, **hardware()}
@@ -268,6 +274,10 @@ def write_record(folder: Path, cell: Cell, keeper: Keeper, trained: dict, settin
             weights.remove(folder / "weights")
             raise LostClaim(f"{folder}: another command has completed the cell with other weights; these are removed")
         keeper.clear()
+        for path in folder.glob("units/*.parquet") if again else ():
+            if read_unit(path)["about"]["scored"]["weights"] != ours:
+                say(f"{path.name}: scored on the weights of an earlier training, removed")
+                path.unlink()
     PartialState().wait_for_everyone()
     if keeper.told():
         say("SIGTERM: the training is complete; the same command evaluates it")

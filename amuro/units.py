@@ -37,7 +37,7 @@ def read_unit(path: Path) -> dict:
     """`rows` and `about` of a unit's file, without its examples. ValueError where it is no such file."""
     try:
         return _header(pq.read_schema(path))
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from None
 
 

@@ -78,6 +78,8 @@ def help_text(parser: argparse.ArgumentParser, hidden, origins: dict | None = No
 def _flag(action: argparse.Action, origins: dict[str, str]) -> str:
     origin, value = origins.get(action.dest), getattr(action.default, "value", action.default)
     text = HELP.get(action.dest) or " ".join((action.help or "").replace("%%", "%").split())
+    if action.dest == "help" and not origins:
+        text = "this"
     if origin == "library" and action.dest not in HELP:
         text = text.split(". ")[0].rstrip(".")
     if action.required:

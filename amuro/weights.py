@@ -101,8 +101,8 @@ def _tidy(folder: Path, record: dict | None) -> None:
 
 
 def drop(tuned: Path, record: dict, keep_weights: str) -> None:
-    """Remove the weights that a killed command has left in a complete cell, where neither its record nor the command at
-    hand keeps them. Only under the cell's claim."""
+    """Remove a complete cell's weights, once evaluated or left by a killed command, where neither its record nor the
+    command at hand keeps them. Only under the cell's claim."""
     if PartialState().is_main_process and record["settings"]["keep_weights"]["value"] == keep_weights == "none":
         remove(tuned)
 

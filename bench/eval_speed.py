@@ -136,7 +136,7 @@ def compare(
 ) -> None:
     """Time both on the tasks; `runs` are the method lists that stock needs a run each for (default: one run)."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
-    stock, engine = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=given.batch_size), None
+    stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=given.batch_size)
     slow = fast = same = total = 0
     for task, methods in asks:
         loaded, building = load(checkpoint, given, task, methods, limit)

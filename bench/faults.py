@@ -1,7 +1,7 @@
 """What faults do to a grid: SIGKILLs at random moments, races for the same cells, disks that fail, keys that leak.
 
     python bench/faults.py --out /tmp/faults
-    python bench/faults.py --out /tmp/faults --kills 5 --rounds 1 --stubs 40 --disk_faults 6      (a short form)
+    python bench/faults.py --out /tmp/faults --kills 5 --ray_kills 0 --rounds 1 --stubs 40 --disk_faults 3 --cells 4
 
 Everything is compared with an undisturbed run of the same grid: no cell may be lost, no row be there twice, no result
 be half written, and all values be the same. Prints a table of what was found.
@@ -31,7 +31,17 @@ import torch  # noqa: E402
 import tqdm.auto  # noqa: E402
 from transformers import Trainer  # noqa: E402
 
-from amuro import cells, evaluation, results, resume, tracking, training, units, weights  # noqa: E402
+from amuro import (  # noqa: E402
+    cells,
+    evaluation,
+    harness,  # noqa: E402, F401  heavy: forked children have it
+    results,
+    resume,
+    tracking,
+    training,
+    units,
+    weights,
+)
 from amuro.checkpoints import history  # noqa: E402
 from amuro.nursery import raise_nursery  # noqa: E402
 from amuro.programs import load_program  # noqa: E402

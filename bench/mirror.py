@@ -22,7 +22,7 @@ def main() -> None:
     """Raise, tune, evaluate, print the table. Called again it goes on where it stopped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, help="mirror folder with real rows, and text/ with *.txt files")
-    parser.add_argument("--out", type=Path, default=Path("mirror"), help="folder for the family and the runs")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the family and the runs")
     parser.add_argument("--num_train_rows", default="500", help="training rows of each dataset")
     parser.add_argument("--limit", default="100", help="scored rows of each task")
     parser.add_argument("--num_shots", default="0", help="comma list of shot counts")

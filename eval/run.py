@@ -20,6 +20,7 @@ from transformers import HfArgumentParser
 from amuro import checkpoints, checks, evaluation, settings, tracking, weights
 from amuro.cells import Cell, Unit, changed_packages, find_cell, read_record, write_record
 from amuro.registry.fetching import fetch
+from amuro.run_config import check_sweep
 from amuro.running import claims, ledger
 from amuro.units import read_unit
 
@@ -68,6 +69,7 @@ def read(argv: list[str] | None = None) -> Arguments:
         raise ValueError(f"--dtype {arguments.dtype!r}: allowed: {', '.join(checks.DTYPES)}")
     if arguments.report_to not in checks.REPORT_TO:
         raise ValueError(f"--report_to {arguments.report_to!r}: allowed: {', '.join(checks.REPORT_TO)}")
+    check_sweep((arguments,))
     return arguments
 
 
@@ -115,6 +117,8 @@ def tuned_model(name: str, arguments: Arguments) -> Model:
     if changed := changed_packages(record):
         print(f"note: the cell was trained with other packages: {changed}")
     asked = evaluation.request(arguments, cell.dataset, arguments.dtype)
+    if not asked.units and checks.items(arguments.tasks) != ["none"]:
+        raise ValueError(f"--tasks {arguments.tasks}: {cell.dataset} has no such tasks; try benchmark or cross_task")
     todo = evaluation.missing(folder, asked, record["weights"])
     if todo and not (folder / "weights").is_dir():
         raise ValueError(f"--cell {folder}: its weights were not kept; run it again with --keep_weights all")

@@ -23,6 +23,15 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real-data mirror is not at {SHARED}")
 
+# The files that take longest, first: of two processes neither then waits for the other's last file for long.
+LONG = "runner faults wandb distributed engine page report airgap train evaluation sync resume demo".split()
+
+
+def pytest_collection_modifyitems(items):
+    order = {f"test_{name}": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
+
+
 WORDS = "the a red old small dog cat bird house river man woman sees finds wants takes hill town rain sun".split()
 
 

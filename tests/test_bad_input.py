@@ -124,7 +124,9 @@ FLAGS = """
 --use_peft --lora_alpha 0 => --lora_alpha 0: must be above 0
 --use_peft --lora_dropout nan => lora_dropout nan
 --deepspeed nowhere.json => cannot be used: .*deepspeed
---accelerator_config nowhere.json => cannot be used: .*No such file
+--accelerator_config {"a":1} => --accelerator_config cannot be given: the order of the rows
+--dataloader_drop_last => --dataloader_drop_last cannot be given: every row is trained on
+--checkpoint => argument --checkpoint: expected one argument; see --help
 --fsdp bogus => fsdp
 --push_to_hub => --push_to_hub cannot be given: nothing is uploaded to the hub
 --hub_model_id=me/x => --hub_model_id cannot be given: nothing is uploaded
@@ -166,6 +168,7 @@ MORE_FLAGS = [
     (eval_run.read, "--checkpoint a@1 --runs=", "--runs ''"),
     (eval_run.read, "--checkpoint a@1 --apply_chat_template perhaps", "Truthy value expected"),
     (eval_run.read, "--checkpoint a@1 --dtype float64", "--dtype 'float64': allowed: float32, bfloat16"),
+    (instruct, "--tasks id,ood", "--tasks id,ood: tulu has no such tasks; try benchmark or cross_task"),
     (eval_run.read, "--checkpoint a@1 --trust_remote_code", "no code from a repository is run"),
 ]
 
@@ -742,10 +745,13 @@ run {here}/s.yaml --gpus_per_cell -1 => '--gpus_per_cell': Input should be
 run {here}/s.yaml --cells_per_gpu 0 => '--cells_per_gpu': Input should be
 run {here}/s.yaml --processes -1 => '--processes': Input should be
 run {here}/s.yaml --runs {here}/file --dry_run => --runs .*file: is there, and no folder
+run {here}/s.yaml --runs= => --runs: the name of a folder is needed
+run {here}/s.yaml --runs {here}/file/x => --runs .*file/x: cannot be made .Not a directory
 run {here}/s.yaml --address= => --address '': auto, or HOST:PORT
 run {here}/s.yaml --dry-run => No such option: --dry-run .Possible options: --dry_run
 status --runs {here}/gone => no complete cell there
 status --runs {here}/empty => no complete cell there
+status --only dataset=mnli => --only: takes a part of the commands of files
 status {here}/s.yaml --runs {here}/file => --runs .*file: is there, and no folder
 sync --runs {here}/gone => --runs .*gone: no such folder
 sync --runs {here}/file => --runs .*file: no such folder
@@ -824,7 +830,6 @@ REAL = [
     ([*AMURO, "nursery", "--preset", "huge"], 15, "no preset 'huge'"),
     ([*AMURO, "rates", "--checkpoint", "a@1", "--dataset", "mnli", "--learning_rates", "1"], 15, "two different rates"),
     (["train_sft.py", *BASE, "--learning_rate", "inf"], 15, "must be a finite number"),
-    (["train_instruct.py", "--checkpoint", "a@1", "--push_to_hub"], 15, "nothing is uploaded to the hub"),
     (["-m", "eval.run", "--checkpoint", ","], 15, "give --checkpoint"),
 ]
 

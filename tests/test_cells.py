@@ -97,3 +97,16 @@ def test_a_units_file_and_key_say_what_it_is(tmp_path):
     others = [dataclasses.replace(unit, **{f.name: "7"}) for f in dataclasses.fields(unit)]
     assert len({each.path(tmp_path) for each in (unit, *others)}) == 8
     assert json.loads(json.dumps(dataclasses.asdict(unit)))["prompt_format"] == "io"
+
+
+def test_a_cell_is_found_by_its_id_whatever_is_wrong_with_others(tmp_path):
+    folder = CELL.folder(tmp_path)
+    write_record(folder, CELL)
+    (tmp_path / "other-0123456789ab").mkdir()
+    (tmp_path / "other-0123456789ab" / "run.json").write_text("{")
+    for name in (CELL.cell_id, folder.name, str(folder)):
+        assert find_cell(tmp_path, name) == (CELL, folder)
+    with pytest.raises(ValueError, match="not a record of a cell"):
+        find_cell(tmp_path, "0123456789ab")
+    with pytest.raises(ValueError, match="0 complete cells match"):
+        find_cell(tmp_path, "[a-z]*")

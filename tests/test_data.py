@@ -40,6 +40,7 @@ def test_every_task_and_dataset_loads_from_a_mirror(mirror):
 def test_no_shot_is_ever_scored(mirror):
     for name in TASKS:
         scored = data.evaluation_rows(name, str(mirror))
+        assert scored.shots and scored.test.rows
         assert not {data.content_id(row) for row in scored.shots} & {data.content_id(row) for row in scored.test.rows}
 
 

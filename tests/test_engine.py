@@ -334,8 +334,8 @@ def test_groups_share_what_they_say_and_lose_no_row():
     assert groups_seen > 100
 
 
-def test_two_processes_share_the_work_and_store_the_same(family, mirror, tmp_path):
-    """`accelerate launch` with two CPU processes: every example once, the same predictions as one process."""
+def test_two_processes_store_what_one_does(family, mirror, tmp_path):
+    """`accelerate launch` with two CPU processes: the same predictions as one process."""
     asks = ["--tasks", "mnli_matched,xsum,arc_easy", "--methods", "token_prob,free", "--num_shots", "2"]
     asks += ["--checkpoint", f"{family}@20", "--data_dir", str(mirror), "--report_to", "none", "--limit", "10"]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]

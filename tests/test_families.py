@@ -9,6 +9,7 @@ from hub import Hub, commit_of
 from amuro.checkpoints import Checkpoint
 from amuro.registry import families as module
 from amuro.registry.families import (
+    Family,
     families,
     family,
     matching,
@@ -116,6 +117,14 @@ def test_real_names_are_parsed():
         assert found[:2] == ("" if stage == "-" else stage, int(step)), line
         assert found[2] == (None if tokens_b == "None" else pytest.approx(float(tokens_b), rel=1e-5)), line
     assert len(REAL) >= 50 and len({line.split()[0] for line in REAL}) >= 20
+
+
+def test_a_pattern_that_takes_something_else_than_numbers_is_told():
+    of_words = Family(name="mine", repo="me/mine", pattern=r"step-(?P<step>\w+)")
+    with pytest.raises(ValueError, match="mine: pattern .* takes a step or tokens from 'step-abc' that are no number"):
+        parse_revision(of_words, "step-abc")
+    half = Family(name="mine", repo="me/mine", pattern=r"(?:step-(?P<step>\d+)|final)")
+    assert parse_revision(half, "final") is None and parse_revision(half, "step-5")[1] == 5
 
 
 def test_other_names_are_not_guessed():

@@ -71,11 +71,51 @@ def test_done_is_only_what_is_still_there(tmp_path):
         path.unlink()
         assert not done()
         path.write_bytes(content)
+        os.utime(path, (0, 0))
+        assert done()
+    os.utime(UNIT.path(folder), (time.time() + 60,) * 2)  # replaced by a command with another --limit, say
+    assert not done()
+    os.utime(UNIT.path(folder), (0, 0))
     (folder / "weights").mkdir()  # evaluated and not wanted: the script removes them
     assert not done()
     (folder / "weights").rmdir()
     os.utime(recipe, (time.time() + 60,) * 2)
     assert not done()
+
+
+def test_a_mirror_named_by_the_environment_counts_as_one_named_by_a_flag(tmp_path, monkeypatch):
+    mirror = tmp_path / "mirror" / "paws" / "test.jsonl"
+    mirror.parent.mkdir(parents=True)
+    monkeypatch.setenv("AMURO_DATA_DIR", str(tmp_path / "mirror"))
+    for written, done in ((0, True), (time.time() + 60, False)):
+        mirror.write_text("{}")
+        os.utime(mirror, (written, written))
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        ledger._newest.cache_clear()
+        argv = ["--checkpoint", "toy@1", "--runs", str(tmp_path / "runs")]
+        ledger.run("train_sft.py", finished(tmp_path / "runs"), argv)
+        (entry,) = ledger.read(tmp_path / "runs").values()
+        assert ledger.is_done(tmp_path / "runs", entry) is done
+
+
+def test_a_token_is_never_written_down(tmp_path):
+    argv = ["--checkpoint", "toy@1", "--hub_token", "hf_secret", "--runs", str(tmp_path)]
+    with pytest.raises(ValueError, match="no"):
+        ledger.run("train_sft.py", raising(ValueError("no")), argv)
+    (path,) = (tmp_path / "commands").glob("*.json")
+    assert "secret" not in path.read_text() and "failed" in path.read_text()
+
+
+def test_a_launched_program_leaves_word_of_what_ended_it(tmp_path, monkeypatch):
+    """A launcher of several processes makes 1 of every exit code."""
+    monkeypatch.setenv(ledger.LOG, str(tmp_path / "a.log"))
+    with pytest.raises(Claimed):
+        ledger.run("train_sft.py", raising(Claimed("x")), ["--checkpoint", "toy@1", "--runs", str(tmp_path)])
+    assert (tmp_path / "a.log.ended").read_text() == "Claimed"
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit):
+        ledger.run("train_sft.py", raising(SystemExit(75)), ["--checkpoint", "toy@1", "--runs", str(tmp_path)])
+    assert (tmp_path / "a.log.ended").read_text() == "Claimed"
 
 
 def test_kept_weights_must_be_there(tmp_path):
@@ -173,8 +213,8 @@ def test_the_real_scripts_write_their_entries(family, mirror, tmp_path):
     places = ("--data_dir", str(mirror), "--runs", str(tmp_path))
     asked = ["--checkpoint", f"{family}@10,{family}@20", *tasks, *places]
     ledger.run("eval/run.py", eval_run.main, asked)
-    wrong = run("train_sft.py", *argv, "--learning_rate", "0")
-    assert wrong.returncode == 2 and wrong.stderr.splitlines()[-1].startswith("error: --learning_rate 0")
+    with pytest.raises(ValueError, match="--learning_rate 0"):
+        ledger.run("train_sft.py", train_sft.main, [*argv, "--learning_rate", "0"])
     entries = {(entry.program, entry.state): entry for entry in ledger.read(tmp_path).values()}
     assert sorted(entries) == [("eval/run.py", "done"), ("train_sft.py", "done"), ("train_sft.py", "failed")]
     assert entries["train_sft.py", "failed"].cause == "--learning_rate 0.0: must be above 0"

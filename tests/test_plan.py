@@ -19,7 +19,7 @@ from amuro.running import costs, ledger, needs
 from amuro.running import plan as planning
 from amuro.running.costs import PAPER
 from amuro.running.grids import Command, read
-from amuro.running.plan import check_data, make, refuse, text
+from amuro.running.plan import _recipe, check_data, make, refuse, setting, text
 
 SWEEPS = ROOT / "sweeps"
 
@@ -198,6 +198,20 @@ def test_what_the_disk_cannot_hold_is_refused(tmp_path, toy, monkeypatch):
         refuse(plan)
 
 
+def test_a_recipe_says_what_is_kept_per_dataset_too(tmp_path):
+    (tmp_path / "r.yaml").write_text("keep_weights: none\nper_dataset: {mnli: {keep_weights: all}}")
+    flags = (("recipe", str(tmp_path / "r.yaml")),)
+    kept = [setting(Command("train_sft.py", (*flags, ("dataset", name))), "keep_weights") for name in ("mnli", "xsum")]
+    assert kept == ["all", "none"]
+    for content, told in (("- 1", "must be a mapping of flags to values"), ("a: [", "not YAML")):
+        (tmp_path / "bad.yaml").write_text(content)
+        with pytest.raises(ValueError, match=told):
+            setting(Command("train_sft.py", (("recipe", str(tmp_path / "bad.yaml")),)), "keep_weights")
+        _recipe.cache_clear()
+    with pytest.raises(ValueError, match="cannot be read"):
+        setting(Command("train_sft.py", (("recipe", "nosuch"),)), "keep_weights")
+
+
 def test_data_that_a_mirror_lacks_is_named(tmp_path, mirror):
     command = Command("train_sft.py", (("checkpoint", "x"), ("dataset", "mnli"), ("tasks", "id")))
     check_data([command], str(mirror))
@@ -209,6 +223,8 @@ def test_data_that_a_mirror_lacks_is_named(tmp_path, mirror):
         check_data([command], str(tmp_path))
     with pytest.raises(ValueError, match="no such folder"):
         check_data([Command("eval/run.py", (("data_dir", str(tmp_path / "x")),))])
+    with pytest.raises(ValueError, match="--dataset 'mnlii': unknown; did you mean mnli?"):
+        check_data([Command("train_sft.py", (("dataset", "mnlii"),))])
     with pytest.raises(ValueError, match="--tasks: unknown idd; did you mean id?"):
         check_data([Command("eval/run.py", (("tasks", "idd"),))])
 

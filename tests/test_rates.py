@@ -1,13 +1,16 @@
 """`amuro rates`: the rate is chosen on held-out training rows, by losses that an independent computation confirms."""
 
 import csv
+import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
-from conftest import run
+import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from amuro import data, rates
+from amuro import cli, data, rates
 from amuro.cells import find_cell
 from amuro.encoding import encode_rows
 
@@ -105,11 +108,34 @@ def test_a_mistake_is_one_clear_line(listed, held_out, more, told):
     assert "\n" not in str(error.value)
 
 
-def test_the_command_prints_the_table(search, family, mirror):
+def test_a_rate_that_diverges_is_not_chosen(family, mirror, tmp_path, capsys):
+    trials, path = rates.choose(f"{family}@10", "mnli", "1e-3,1e30", 8, flags(mirror, tmp_path))
+    assert [trial.learning_rate for trial in trials] == [1e-3]
+    assert "1e+30 is not chosen: the training loss is nan" in capsys.readouterr().out
+    assert len(path.read_text().splitlines()) == 2
+    with pytest.raises(ValueError, match="the loss of each is not a number; try lower ones"):
+        rates.choose(f"{family}@10", "mnli", "1e29,1e30", 8, flags(mirror, tmp_path))
+
+
+def test_of_conversations_fewer_may_be_measured_than_are_held_out(search, tmp_path):
+    """What cannot be learned from is left out; the same call again must find the same."""
+    folder = tmp_path / "cell"
+    shutil.copytree(find_cell(search[2], search[0][0].cell_id)[1], folder)
+    record = json.loads((folder / "run.json").read_text())
+    record["training"] |= {"held_out_rows": 7, "train_loss": None}  # and it was interrupted
+    (folder / "run.json").write_text(json.dumps(record))
+    trial = rates._trial(folder, 8)
+    assert trial.held_out_rows == 7 and " - " in rates.report([replace(trial, chosen=True)])
+    with pytest.raises(ValueError, match="with 8 held out, not 7"):
+        rates._trial(folder, 7)
+
+
+def test_the_command_prints_the_table(search, family, mirror, capsys):
     """Through the command line, with flags of the script after `--`; the cells are there already."""
     _, path, runs = search
     given = ["--checkpoint", f"{family}@10", "--dataset", "mnli", "--held_out_rows", "8"]
     listed = ["--learning_rates", ",".join(map(str, RATES))]
-    done = run("-m", "amuro.cli", "rates", *given, *listed, "--", *flags(mirror, runs))
-    assert done.returncode == 0, done.stderr
-    assert f"table: {path}" in done.stdout and "  chosen\n" in done.stdout
+    command = ["rates", *given, *listed, "--", *flags(mirror, runs)]
+    typer.main.get_command(cli.app).main(command, standalone_mode=False)
+    out = capsys.readouterr().out
+    assert f"table: {path}" in out and "  chosen\n" in out

@@ -168,8 +168,8 @@ def test_lora_is_merged_for_evaluation_and_its_adapter_is_kept(family, mirror, t
 
 
 def test_a_killed_cell_is_run_again_and_is_the_same(cell, family, mirror, tmp_path):
-    """SIGKILL between the training and the first unit: no unit is lost or doubled, and the weights are not trained
-    twice; SIGKILL in the training leaves nothing that looks complete."""
+    """SIGKILL while or after the weights are written, and after the record: no unit is lost or doubled, and weights
+    with a record are not trained again."""
     argv = arguments(family, mirror, tmp_path, "--keep_weights", "all")
 
     def kill_when(seen) -> None:
@@ -188,6 +188,7 @@ def test_a_killed_cell_is_run_again_and_is_the_same(cell, family, mirror, tmp_pa
     trained = (folder / "run.json").stat().st_mtime_ns
     train_sft.main(argv)
     assert (folder / "run.json").stat().st_mtime_ns == trained
+    assert len(list((cell / "units").iterdir())) == 4
     for path in sorted((cell / "units").iterdir()):
         assert pd.read_parquet(folder / "units" / path.name).equals(pd.read_parquet(path)), path.name
 

@@ -60,10 +60,19 @@ def arguments(**flags) -> list[str]:
     return [f"--{name}={value}" for name, value in flags.items()]
 
 
+QUICK = """
+from wandb import wandb_agent
+from wandb.cli.cli import cli
+
+wandb_agent.Agent.POLL_INTERVAL = 0.2  # seconds; else five, between any two looks at a script that has ended
+cli()
+"""
+
+
 def wandb(server: WandbServer, *command, project: str = "amuro", wait: bool = True, cwd: Path = ROOT):
     """The `wandb` command as a user types it in the repository; its process where it is not waited for."""
     env = {**os.environ, **server.env(project), "PATH": PATH, "WANDB_SILENT": "false"}
-    whole = [sys.executable, "-m", "wandb", *map(str, command)]
+    whole = [sys.executable, "-c", QUICK, *map(str, command)]
     process = subprocess.Popen(whole, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if not wait:
         return process
@@ -106,6 +115,7 @@ def test_two_agents_run_every_cell_once(swept):
 def test_a_runs_config_is_what_the_script_used(swept):
     runs, project, parameters, _ = swept
     used = {read["cell_id"]: read for read in map(read_record, runs.glob("*-*"))}
+    assert len(used) == len(project.runs) == 4
     for each_run in project.runs.values():
         config, record = each_run.values(), used[each_run.values()["cell_id"]]
         for key, value in project.sweeps[each_run.sweep].issued[each_run.name].items():
@@ -127,6 +137,7 @@ def test_runs_are_called_as_a_person_would(swept):
 def test_values_are_those_of_the_local_rows_and_are_drawn_over_tokens(swept):
     runs, project, *_ = swept
     table = results.load(runs)
+    assert len(project.runs) == 4
     for each_run in project.runs.values():
         rows = table[table["cell_id"] == each_run.values()["cell_id"]]
         assert len(rows) == 2

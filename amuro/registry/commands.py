@@ -22,9 +22,11 @@ from amuro.registry.families import (
     Revision,
     families,
     family,
+    keep_refs,
     main_of,
     matching,
     on_line,
+    published_defects,
     revisions,
     short,
     shown,
@@ -221,7 +223,6 @@ def fetch(reference: Annotated[str, typer.Argument(metavar="FAMILY@STEP", help="
     FAMILY@STEP be found without the hub.
     """
     from amuro.checkpoints import resolve
-    from amuro.registry.families import keep_refs, published_defects
     from amuro.registry.fetching import fetch as fetch_
 
     checkpoint = resolve(reference)

@@ -76,8 +76,15 @@ def parse_revision(family: Family, name: str) -> tuple[str, int, float | None] |
         return None
     found = match.groupdict()
     told = found.get("tokens")
-    tokens_b = float(told.rstrip("MBTmbt")) * BILLIONS.get(told[-1].upper(), 1.0) if told else None
-    step = int(found["step"]) if found.get("step") else round(tokens_b)
+    if not (told or found.get("step")):
+        return None
+    try:
+        tokens_b = float(told.rstrip("MBTmbt")) * BILLIONS.get(told[-1].upper(), 1.0) if told else None
+        step = int(found["step"]) if found.get("step") else round(tokens_b)
+    except ValueError:
+        raise ValueError(
+            f"{family.name}: pattern {family.pattern!r} takes a step or tokens from {name!r} that are no number"
+        ) from None
     stage = found.get("stage") or (family.stages[0].name if family.stages else "")
     return stage, step, _tokens(family, stage, step, tokens_b)
 

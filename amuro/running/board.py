@@ -1,7 +1,7 @@
 """What a runner shows: on a terminal a live table, else a line per command that has ended.
 
 with Board(commands, skipped=12) as board:
-    board.start("worker 1", command)
+    board.start("1", command)
     board.end(command, "done", seconds=4.2)
 """
 
@@ -50,7 +50,7 @@ class Board:
 
     def __init__(self, commands: Sequence[Command], skipped: int = 0):
         self.names, self.skipped, self.total = names(commands), skipped, len(commands)
-        self.done = self.failed = self.repeated = 0
+        self.done = self.failed = 0
         self.seconds: list[float] = []  # of the commands that were done
         self.running: dict[str, tuple[str, float]] = {}  # worker -> (name, since)
         self.slots = 1
@@ -83,11 +83,10 @@ class Board:
         """A command has ended: done, failed (for good) or again (it is tried once more)."""
         if state == "done":
             self.done += 1
-            self.seconds.append(seconds)
+            if seconds:  # none of ours, where another runner did it
+                self.seconds.append(seconds)
         elif state == "failed":
             self.failed += 1
-        else:
-            self.repeated += 1
         shown = {"done": "", "failed": "FAILED: ", "again": "again: "}[state]
         if state != "done" or not self.live:
             self.say(f"{self.summary()} | {self.names[command.key]} {duration(seconds)} {shown}{note}".rstrip())
@@ -122,6 +121,6 @@ class Board:
         skipped = f", {self.skipped} complete before" if self.skipped else ""
         table = Table(show_edge=False, show_header=False, box=None)
         now = time.monotonic()
-        for worker, (name, since) in sorted(self.running.items()):
+        for worker, (name, since) in sorted(self.running.items(), key=lambda each: int(each[0])):
             table.add_row(f"worker {worker}", name, duration(now - since))
         return Group(self.summary() + skipped, table)

@@ -125,7 +125,7 @@ def claim(folder: Path, if_claimed: str = "wait", seconds: float = LEASE) -> Ite
     lease = _tried.setdefault(str(folder), Lease(folder, seconds))
     told, pause = False, 0.1
     while not _agreed(state, lease):
-        if if_claimed == "leave" or not told:
+        if not told:
             told = True
             if state.is_main_process:
                 wait = "left to it" if if_claimed == "leave" else "waiting for it"

@@ -1,6 +1,6 @@
 """Ray as Amuro uses it: a quiet cluster of its own on this machine, or one that runs already.
 
-    with cluster(address=None, processes=None) as address:
+    with cluster(address=None, processes=None):
         ...
 
 A cluster of our own leaves nothing behind: its files are in a folder that goes with it. When this process is killed its
@@ -45,7 +45,10 @@ def cluster(address: str | None = None, processes: int | None = None) -> Iterato
         shared["py_executable"] = shlex.quote(sys.executable)  # Ray hands it to a shell as it is
     common: dict = {"log_to_driver": False, "logging_level": "error", "runtime_env": shared}
     if address:
-        ray.init(address=address, **common)
+        try:
+            ray.init(address=address, **common)
+        except (ConnectionError, SystemExit) as error:  # Ray ends the process where nobody listens
+            raise ValueError(f"--address {address}: no Ray cluster that takes us answers there ({error})") from None
         try:
             yield
         finally:
@@ -57,7 +60,7 @@ def cluster(address: str | None = None, processes: int | None = None) -> Iterato
     try:
         ray.init(
             address="local",  # never join a cluster that happens to run
-            num_cpus=max(processes or 0, os.cpu_count()),
+            num_cpus=max(processes or 0, cores()),
             include_dashboard=False,
             object_store_memory=STORE,
             _temp_dir=place,
@@ -97,6 +100,11 @@ def sizing(gpus_per_cell: float | None, cells_per_gpu: int, processes: int | Non
             f"give {most:g} at most"
         )
     return {"takes": takes, "room": room}
+
+
+def cores() -> int:
+    """The CPU cores that this process may use: in a job on a shared machine fewer than it has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def environment() -> dict[str, str]:

@@ -21,8 +21,11 @@ from amuro.strict import parse_json
 from amuro.tasks import DATASETS, relation_of, select_tasks
 
 STAGES = {"train_sft.py": "sft", "train_instruct.py": "instruct", "eval/run.py": "base"}
-TASKS = {"sft": settings.TrainingArguments.tasks, "instruct": settings.InstructArguments.tasks}  # defaults of --tasks
-TASKS["base"] = settings.EvaluationArguments.tasks
+DEFAULT_TASKS = {  # what --tasks is where it is not given
+    "sft": settings.TrainingArguments.tasks,
+    "instruct": settings.InstructArguments.tasks,
+    "base": settings.EvaluationArguments.tasks,
+}
 # A100 hours of the paper's 8 checkpoints per dataset. It does not say over how many rates: one is taken. The evaluation
 # is the authors' own, one prompt format and one number of shots.
 TABLE_4 = {
@@ -53,7 +56,7 @@ def estimate(command: Command, known: dict[Kind, tuple[float, str]]) -> tuple[fl
     if command.get("cell"):
         return None, "unknown"
     dataset = command.get("dataset") or ("tulu" if stage == "instruct" else "")
-    tasks = select_tasks(command.get("tasks") or TASKS[stage], dataset if dataset in DATASETS else "")
+    tasks = select_tasks(command.get("tasks") or DEFAULT_TASKS[stage], dataset if dataset in DATASETS else "")
     seconds, sources = 0.0, {}
     for name in names:
         kind = Kind(stage, family_name(name.rpartition("@")[0]), Path(dataset).stem)

@@ -4,6 +4,7 @@ crew = Crew(todo, runs, board, retries=2, budget=Budget(runs, None), **sizing(No
 crew.work()                  until no command is left; `crew.failed` are those that were set aside
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -12,19 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from amuro.names import first_line
+from amuro.programs import EVALUATE
 from amuro.running import ledger
 from amuro.running.board import Board
 from amuro.running.disk import GB, Budget
 from amuro.running.grids import PLACES, Command
 from amuro.running.queueing import Queue, model_of
 
-EVALUATE = "eval/run.py"  # the program that makes no weights
 REST = 5.0  # seconds before a command is tried again whose cell another one has; twice as long each time, at most MOST
 MOST = 60.0
 LOOK = 5.0  # seconds between two looks at what the cluster has
 STOP = 100.0  # seconds that workers have to save a checkpoint and end; SLURM gives 120 (sweeps/slurm)
 LATE = 120.0  # seconds after which it is said that a worker has not started
-STILLBORN = 5  # workers that may die before they are ready
+STILLBORN = 5  # workers in a row that may die before they are ready
 TAIL = 8  # lines of a failed command's log that are shown
 
 
@@ -72,7 +74,8 @@ class Crew:
     ):
         self.todo, self.runs, self.board, self.retries, self.budget = todo, runs, board, retries, budget
         self.takes, self.room, self.looked, self.hired, self.stillborn = takes, room, 0.0, 0, 0
-        self.refused = 0  # commands in a row for which the disk budget had no room
+        self.waiting = False  # that there is no room for any worker has been said
+        self.refused: list[Command] = []  # the disk budget had no room for them; they wait until a command is done
         self.queue, self.slots, self.failed, self.note = Queue(todo), [], [], ""
         self.checked: bool | None = None  # False while a worker checks the flags
         self.attempts: dict[str, int] = {}
@@ -83,7 +86,7 @@ class Crew:
         flags are checked, a command ended."""
         import ray
 
-        while not until() and ((len(self.queue) and not self.note) or any(slot.command for slot in self.slots)):
+        while not until() and (len(self.queue) or any(slot.command for slot in self.slots)):
             self._hire()
             awaited = {slot.answer: slot for slot in self.slots if slot.answer is not None}
             if awaited:
@@ -94,8 +97,13 @@ class Crew:
                 time.sleep(0.5)
             self.budget.look()
             self._say_who_is_late()
-            for slot in [each for each in self.slots if each.place and each.answer is None and not self.note]:
+            for slot in [each for each in self.slots if each.place and each.answer is None]:
                 self._hand_out(slot)
+        if self.refused and not len(self.queue):
+            self.note = (
+                f"the disk budget is full: {self.budget.look() / GB:.2f} GB under {self.runs} are weights that are "
+                "kept or not evaluated yet; raise --disk_budget_gb or remove some"
+            )
 
     def stop(self) -> None:
         """Tell the workers to stop, and wait until those that train have saved a checkpoint."""
@@ -106,7 +114,8 @@ class Crew:
         for slot in working:
             process, node = slot.place
             if node == ray.get_runtime_context().get_node_id():
-                os.kill(process, signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):  # it has died meanwhile
+                    os.kill(process, signal.SIGTERM)
             else:
                 there = NodeAffinitySchedulingStrategy(node, soft=False)
                 ray.remote(os.kill).options(num_cpus=0, scheduling_strategy=there).remote(process, signal.SIGTERM)
@@ -128,6 +137,9 @@ class Crew:
         self.looked = time.monotonic()
         room = self.room()
         self.board.slots = max(1, room)
+        if not room and not self.waiting:
+            self.waiting = True
+            self.board.say("the cluster has no room for a worker yet: see `ray status`")
         busy = sum(slot.command is not None for slot in self.slots)
         while len(self.slots) < min(room, len(self.queue) + busy):
             actor: Any = (
@@ -172,7 +184,7 @@ class Crew:
         key = command.key
         if key not in self.rests or not ledger.is_done(self.runs, ledger.entry(self.runs, key)):
             return False
-        self.board.end(command, "done", 0.0, "by another runner")
+        self._done(command, 0.0, "by another runner")
         return True
 
     def _has_room(self, command: Command) -> bool:
@@ -194,10 +206,13 @@ class Crew:
 
         try:
             answer, slot.answer = ray.get(slot.answer), None
-        except ray.exceptions.RayTaskError:
-            raise  # a mistake in the worker itself
+        except ray.exceptions.RayTaskError as error:
+            if slot.command is None:
+                raise  # a mistake in the worker itself
+            self._died(slot, ledger.cause(error.cause))  # its log cannot be written, say: the others go on
+            return
         except ray.exceptions.RayError as error:
-            self._died(slot, " ".join(str(error).strip().splitlines()[0].split()).rstrip(".:"))
+            self._died(slot, " ".join(first_line(error).split()).rstrip(".:"))
             return
         if slot.command is not None:
             self._ended(slot, answer)
@@ -213,28 +228,28 @@ class Crew:
         """A command has ended, well or not. One that another has, or that was told to stop, is no attempt."""
         command, slot.command = slot.command, None
         self.board.free(slot.name)
+        self.stillborn = 0
         if outcome.state == "done":
-            self.refused = 0
-            self.board.end(command, "done", outcome.seconds)
+            self._done(command, outcome.seconds)
         elif outcome.state == "failed":
-            self._failed(command, outcome.cause, outcome.seconds)
+            if self._failed(command, outcome.cause, outcome.seconds):
+                noted = ledger.entry(self.runs, command.key)
+                if noted is None or noted.state != "failed":  # launched processes may die without a word
+                    self._note_failed(command, outcome.cause)
         elif outcome.state == "no room":
-            self._refused(command)
+            self.refused.append(command)
         else:
             self.rests[command.key] = min(MOST, self.rests.get(command.key, REST / 2) * 2)
             self.queue.put(command, rest=self.rests[command.key])
         if outcome.worn:
             self._dismiss(slot)
 
-    def _refused(self, command: Command) -> None:
-        """The disk budget has no room for a command's training. Once that holds for all that are left, they stay."""
-        self.queue.put(command)
-        self.refused += 1
-        if self.refused >= len(self.queue) and not any(slot.command for slot in self.slots):
-            self.note = (
-                f"the disk budget is full: {self.budget.look() / GB:.2f} GB under {self.runs} are weights that are "
-                "kept or not evaluated yet; raise --disk_budget_gb or remove some"
-            )
+    def _done(self, command: Command, seconds: float, note: str = "") -> None:
+        """A command is done, and may have made room on the disk for others."""
+        self.board.end(command, "done", seconds, note)
+        for each in self.refused:
+            self.queue.put(each)
+        self.refused.clear()
 
     def _died(self, slot: Slot, cause: str) -> None:
         """A worker died, by itself or with its node: its command counts an attempt and goes to another one."""
@@ -247,8 +262,7 @@ class Crew:
             return
         cause = f"its worker died: {cause}"
         if self._failed(slot.command, cause, time.monotonic() - slot.since):
-            attempts = self.attempts[slot.command.key]
-            ledger.write_failed(self.runs, slot.command, cause, attempts, str(self._log(slot.command)))
+            self._note_failed(slot.command, cause)
 
     def _failed(self, command: Command, cause: str, seconds: float) -> bool:
         """Count a failed attempt; whether it was the last one, and the command is set aside."""
@@ -261,6 +275,10 @@ class Crew:
         self.failed.append(Failure(command, cause, log, tail(log)))
         self.board.end(command, "failed", seconds, f"{cause}; log: {log}")
         return True
+
+    def _note_failed(self, command: Command, cause: str) -> None:
+        """The entry of a command that could not write it itself."""
+        ledger.write_failed(self.runs, command, cause, self.attempts[command.key], str(self._log(command)))
 
     def _dismiss(self, slot: Slot) -> None:
         import ray

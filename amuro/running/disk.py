@@ -7,6 +7,7 @@ Nothing is deleted here: a script removes its weights once they are evaluated (u
 killed one left behind. A model that is not evaluated yet stays, and the command that evaluates it is not refused.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -44,11 +45,10 @@ def held(runs: str | Path) -> dict[str, int]:
 
 def _size(place: Path) -> int:
     total = 0
-    for path in place.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:  # removed while we look
-            continue
+    for folder, _, names in os.walk(place):  # what is removed while we look is passed over
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(folder, name)).st_size
     return total
 
 

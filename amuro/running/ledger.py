@@ -13,7 +13,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,7 @@ from amuro.tasks import TASK_VERSION
 FOLDER = "commands"
 VERSIONS = f"prompts {PROMPTS_VERSION}, template {TEMPLATE_VERSION}, tasks {TASK_VERSION}"
 LOG = "AMURO_LOG"  # where the output of a program goes that another process has started
+ENDED = ".ended"  # beside that log: what has ended such a program, where its launcher makes 1 of every exit code
 FILES = ("checkpoint", "dataset", "data_dir", "recipe")  # flags that may name files
 
 _made: dict[str, list[str]] = {}  # of the command under way: the folders of its cells -> their units
@@ -70,6 +72,10 @@ def run(program: str, main: Callable, argv: Sequence[str] | None = None, log: st
     _made.clear()
     try:
         made = main(argv)
+    except SystemExit as end:
+        if LOG in os.environ and os.environ.get("RANK", "0") == "0":
+            Path(f"{log}{ENDED}").write_text(type(end).__name__, encoding="utf-8")
+        raise
     except Exception as error:
         _note(runs, program, argv, state="failed", cause=cause(error), seconds=time.monotonic() - started, log=log)
         raise
@@ -106,11 +112,21 @@ def read(runs: str | Path) -> dict[str, Entry]:
 
 def write_failed(runs: str | Path, command: Command, cause: str, attempts: int, log: str) -> None:
     """The entry of a command whose process died at its last attempt: whoever started the process writes it."""
-    _write(runs, _entry_of(command, state="failed", cause=cause, attempts=attempts, log=log))
+    with _noting():
+        _write(runs, _entry_of(command, state="failed", cause=cause, attempts=attempts, log=log))
+
+
+@contextmanager
+def _noting() -> Iterator[None]:
+    """Where an entry cannot be written, the command's own outcome still stands."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        print(f"note: how this command ended could not be noted ({error})", file=sys.stderr)
 
 
 def _entry_of(command: Command, **ended) -> Entry:
-    flags = {name: value for name, value in command.flags if name not in PLACES}
+    flags = {name: value for name, value in command.flags if name not in (*PLACES, "hub_token")}
     return Entry(command.key, command.program, flags, **ended)
 
 
@@ -140,14 +156,12 @@ def _load(place: Path) -> Entry:
 
 def _note(runs: Path, program: str, argv: list[str], **ended) -> None:
     """Write the entry of a command that has ended, in one of several processes. A mistake in the flags makes no runs
-    folder; where nothing can be written, the command's own outcome still stands."""
+    folder."""
     if os.environ.get("RANK", "0") != "0" or not runs.is_dir():
         return
-    try:
+    with _noting():
         kept = [name for name in _made if (runs / name / "weights").is_dir()]
         _write(runs, _entry_of(of_argv(program, argv), folders=dict(_made), kept=kept, **ended))
-    except (OSError, ValueError) as error:
-        print(f"note: how this command ended could not be noted ({error})", file=sys.stderr)
 
 
 def is_done(runs: str | Path, entry: Entry | None) -> bool:
@@ -159,11 +173,18 @@ def is_done(runs: str | Path, entry: Entry | None) -> bool:
     for name, units in entry.folders.items():
         folder = Path(runs) / name
         weights = "cell" in entry.flags or (folder / "weights").is_dir() == (name in entry.kept)
-        there = (folder / "run.json").is_file() and all((folder / "units" / unit).is_file() for unit in units)
+        there = (folder / "run.json").is_file() and all(_as_left(folder / "units" / unit, entry) for unit in units)
         if not (weights and there):
             return False
     named = [(name, value) for name in FILES if name in entry.flags for value in entry.flags[name].split(",")]
+    if "data_dir" not in entry.flags and os.environ.get("AMURO_DATA_DIR"):
+        named.append(("data_dir", os.environ["AMURO_DATA_DIR"]))
     return all(_newest(name, value) <= entry.written for name, value in named)
+
+
+def _as_left(unit: Path, entry: Entry) -> bool:
+    """Whether a unit's file is there, and no later command has replaced it: one with another --limit, say."""
+    return unit.is_file() and unit.stat().st_mtime <= entry.written
 
 
 def state_of(command: Command, entries: dict[str, Entry], runs: str | Path) -> str:

@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import yaml
-
+from amuro.checks import check_dataset
 from amuro.data import has_split, resolve_data_dir
-from amuro.recipes import path_of
+from amuro.programs import EVALUATE
+from amuro.recipes import for_dataset, path_of
 from amuro.registry.doubts import doubts
 from amuro.running import costs, grids, ledger, needs
 from amuro.running.board import duration
 from amuro.running.disk import GB, SAVING
 from amuro.running.grids import Command
 from amuro.running.status import claimed
+from amuro.strict import read_yaml
 from amuro.tasks import DATASETS, TASKS, Dataset, Task, select_tasks
 
 COUNTED = ("cells", "complete", "failed", "to do", "duplicates")
@@ -130,8 +131,12 @@ def check_data(commands: list[Command], data_dir: str | None = None) -> None:
     lacking = {}
     for mirror, program, dataset, tasks in asked:
         stage = costs.STAGES[program]
-        trained = DATASETS.get(dataset or ("tulu" if stage == "instruct" else ""))
-        scored = [TASKS[name] for name in select_tasks(tasks or costs.TASKS[stage], trained.name if trained else "")]
+        dataset = dataset or ("tulu" if stage == "instruct" else None)
+        if stage != "base":
+            check_dataset(dataset, stage)
+        trained = DATASETS.get(dataset or "")
+        asked_tasks = select_tasks(tasks or costs.DEFAULT_TASKS[stage], trained.name if trained else "")
+        scored = [TASKS[name] for name in asked_tasks]
         used: list[Task | Dataset] = [*([trained] if trained else []), *scored]
         for each in used:
             if not has_split(each.source, each.split, mirror):
@@ -150,7 +155,7 @@ def _disk(todo: list[Command], points: dict, sizes: dict[str, needs.Size], runs:
     known = [size.download for size in hub.values() if size]
     work, kept = [], 0
     for command in todo:
-        if command.program != "eval/run.py" and (size := sizes.get(command.get("checkpoint"))):
+        if command.program != EVALUATE and (size := sizes.get(command.get("checkpoint"))):
             work.append(size.weights * (SAVING if setting(command, "save_strategy") in ("steps", "epoch") else 1))
             kept += size.weights * (setting(command, "keep_weights") == "all")
     places = _existing(Path(constants.HF_HUB_CACHE).expanduser()), _existing(runs)
@@ -175,13 +180,15 @@ def _existing(folder: Path) -> Path:
 def setting(command: Command, name: str) -> str | None:
     """What a command sets, by a flag or its recipe; None where neither says anything."""
     recipe = command.get("recipe")
-    return command.get(name) or (_recipe(recipe).get(name) if recipe else None)
+    return command.get(name) or (for_dataset(_recipe(recipe), command.get("dataset")).get(name) if recipe else None)
 
 
 @cache
 def _recipe(name: str) -> dict:
-    path = path_of(name)
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = read_yaml(path_of(name))
+    if not isinstance(found, dict):
+        raise ValueError(f"--recipe {name}: must be a mapping of flags to values")
+    return found
 
 
 def refuse(plan: Plan) -> None:

@@ -72,7 +72,10 @@ def run(
     todo, skipped, aside = sort_out(commands, runs, retry_failed)
     if not todo:
         return Summary(skipped=skipped, failed=aside)
-    runs.mkdir(parents=True, exist_ok=True)
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--runs {runs}: cannot be made ({error.strerror}); give another one") from None
     if disk_budget_gb is not None:
         os.environ[disk.VARIABLE] = str(disk_budget_gb)
     with cluster(address, processes), _signals() as signals, Board(todo, skipped) as board:  # Ray sets its own

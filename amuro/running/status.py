@@ -32,7 +32,7 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Claimed:
+class Claim:
     """A cell's folder that a process has claimed; `idle` seconds since its last sign of life."""
 
     cell: str
@@ -48,8 +48,8 @@ class Status:
 
     runs: str
     done: list[dict] = field(default_factory=list)
-    running: list[Claimed] = field(default_factory=list)
-    stale: list[Claimed] = field(default_factory=list)
+    running: list[Claim] = field(default_factory=list)
+    stale: list[Claim] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     units: tuple[int, int] = (0, 0)  # of the cells: there, expected
@@ -89,8 +89,8 @@ def claimed(runs: Path) -> dict[str, claims.Holder]:
     return {name: holder for name, holder in found.items() if holder}
 
 
-def _claimed(name: str, holder: claims.Holder) -> Claimed:
-    return Claimed(name, holder.host, holder.pid, round(time.time() - holder.seen, 1))
+def _claimed(name: str, holder: claims.Holder) -> Claim:
+    return Claim(name, holder.host, holder.pid, round(time.time() - holder.seen, 1))
 
 
 def _failed(entry: ledger.Entry) -> Failed:
@@ -146,7 +146,7 @@ def _cell(row: dict) -> str:
     return f"{row['family'] + '@' + str(step):<20} {tuned}"
 
 
-def _who(each: Claimed) -> str:
+def _who(each: Claim) -> str:
     return f"{each.cell} (process {each.pid} on {each.host}, last sign of life {duration(each.idle)} ago)"
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from amuro.cells import read_record
 from amuro.programs import AGAIN, ROOT, load_program
 from amuro.running import ledger
-from amuro.running.claims import Claimed
-from amuro.running.disk import NoRoom
 
 LAUNCH = ROOT / "sweeps" / "accelerate" / "ddp.yaml"
 MARKS = "use_liger_kernel full_determinism tf32 torch_compile fsdp deepspeed".split()  # flags that change the process
+
+STATES = {"Claimed": "claimed", "NoRoom": "no room"}  # of a command that may be run again, by what has ended it
 
 program = cache(load_program)
 
@@ -78,15 +78,15 @@ class Worker:
         """Run a command to its end, its output in `log`."""
         before, started, cause, worn = dict(os.environ), time.monotonic(), "", False
         with output_to(Path(log)), stoppable():
-            print(time.strftime("== %Y-%m-%d %H:%M:%S"), name, *argv, flush=True)
+            print(time.strftime("== %Y-%m-%d %H:%M:%S"), f"worker {os.getpid()}:", name, *argv, flush=True)
             try:
                 if self.gpus > 1:
-                    self._launch(name, argv, log)
+                    state, cause = self._launch(name, argv, log)
                 else:
                     worn = any(map(marked, ledger.run(name, program(name).main, argv, log)))
-                state = "done"
+                    state = "done"
             except SystemExit as end:
-                again = {Claimed: "claimed", NoRoom: "no room"}.get(type(end), "stopped")
+                again = STATES.get(type(end).__name__, "stopped")
                 state, cause = (again, "") if end.code == AGAIN else ("failed", f"exit code {end.code}")
             except Exception as error:  # the runner tells; the other commands go on
                 traceback.print_exc()
@@ -98,8 +98,11 @@ class Worker:
         _free_gpu()
         return Outcome(state, round(time.monotonic() - started, 3), cause, worn)
 
-    def _launch(self, name: str, argv: list[str], log: str) -> None:
-        """Run a command over several GPUs; the program writes its own entry in the ledger."""
+    def _launch(self, name: str, argv: list[str], log: str) -> tuple[str, str]:
+        """Run a command over several GPUs, and return (state, cause); the program writes its own entry in the ledger,
+        and beside the log what has ended it early."""
+        ended = Path(f"{log}{ledger.ENDED}")
+        ended.unlink(missing_ok=True)
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH)]
         command = [*launcher, "--num_processes", str(self.gpus), "--main_process_port", "0", str(ROOT / name), *argv]
         with subprocess.Popen(command, env={**os.environ, ledger.LOG: log}) as process:
@@ -107,9 +110,10 @@ class Worker:
                 code = process.wait()
             except Stopped:
                 process.terminate()
-                code = process.wait() and AGAIN
-        if code:
-            raise SystemExit(code)
+                return ("stopped", "") if process.wait() else ("done", "")
+        if code and ended.is_file():
+            return STATES.get(ended.read_text(encoding="utf-8"), "stopped"), ""
+        return ("failed", f"exit code {code}") if code else ("done", "")
 
 
 def marked(folder: Path) -> bool:
