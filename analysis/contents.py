@@ -88,9 +88,9 @@ def build(runs: str | Path, paper_results: str | Path | None = None, source: str
         source=source or f"runs folder {Path(runs).name}",
         authors=points,
         coverage=coverage(table, runs, named=not source),
-        costs=costs(runs, found),
-        provenance=provenance(found),
-        doubts=doubts((Cell(**record["cell"]) for record in found), runs),
+        costs=costs(found),
+        provenance=provenance(found.values()),
+        doubts=doubts((Cell(**record["cell"]) for record in found.values()), runs),
     )
 
 
@@ -103,7 +103,7 @@ def build_authors(paper_results: str | Path) -> Report:
         source="the authors' tables",
         authors=pd.DataFrame(),
         coverage=coverage(table),
-        costs=pd.DataFrame(),
+        costs=costs({}),
         provenance=of_files(sorted(Path(paper_results).glob("*.csv"))),
         doubts=[],
         said=[AUTHORS, UNPAIRED],

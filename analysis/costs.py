@@ -1,7 +1,6 @@
 """What a study has cost: hours of training and of evaluation per dataset, beside the paper's Table 4.
 
-    costs("runs")
-    costs("runs", provenance.records("runs"))      where the records were read already
+    costs(provenance.records("runs"))
 
 Training tells its seconds and processes in run.json, every pass of an evaluation its seconds in evaluations.jsonl; that
 of several units at once is shared out evenly. Hours are those of a device: wall-clock times processes in training; an
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from amuro.cells import read_record
 from amuro.evaluation import TIMES
 from amuro.running.costs import TABLE_4
 from amuro.tasks import relation_of
@@ -26,13 +24,12 @@ PAPERS = "olmo-1b"  # the family of the paper's Table 4: 8 checkpoints on A100s,
 CPU = "cpu"
 
 
-def costs(runs: str | Path, records: list[dict] | None = None) -> pd.DataFrame:
+def costs(records: dict[Path, dict]) -> pd.DataFrame:
     """A row per (family, dataset, phase, relation, device) with its cells and hours; `phase` is train or evaluate,
-    `relation` that of the tasks evaluated, `dataset` empty of BASE. `paper_gpu_hours` are the paper's own. `records`
-    are those of the cells in the order of their folders."""
+    `relation` that of the tasks evaluated, `dataset` empty of BASE. `paper_gpu_hours` are the paper's own. `records`:
+    those of the cells by their folders."""
     hours, cells, tasks = defaultdict(float), defaultdict(set), {}
-    folders = [path.parent for path in sorted(Path(runs).glob("*/run.json"))]
-    for folder, record in zip(folders, records or map(read_record, folders), strict=True):
+    for folder, record in records.items():
         cell, training = record["cell"], record.get("training", {})
         spent = []
         if "seconds" in training:

@@ -63,7 +63,7 @@ def coverage(table: pd.DataFrame, runs: str | Path | None = None, named: bool = 
         rows += [_row(command, some, known) for command, some in _commands(units, known)]
     listed = {row["command"] for row in rows}
     rows += [row for row in _unanswered(known) if row["command"] not in listed]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"seed": "Int64"})
 
 
 def _known(table: pd.DataFrame, runs: str | Path | None, entries: dict[str, ledger.Entry], named: bool) -> _Known:
@@ -200,7 +200,10 @@ def _unanswered(known: _Known) -> Iterator[dict]:
             command, flags = Command(entry.program, tuple(entry.flags.items())), entry.flags
             row = {"family": flags.get("checkpoint", "").partition("@")[0], "checkpoint": flags.get("checkpoint", "")}
             row |= {"stage": STAGES.get(entry.program, ""), "dataset": flags.get("dataset", "")}
-            row |= {name: float(flags[name]) if name in flags else None for name in ("learning_rate", "seed")}
+            row |= {
+                name: kind(flags[name]) if name in flags else None
+                for name, kind in (("learning_rate", float), ("seed", int))
+            }
             row |= {"units_missing": len(gone), "units_expected": len(asked), "why": _why(entry)}
             missing = f"{len(gone)} of {len(asked)} units" if asked else "all that it makes"
             yield row | {"missing": missing, "command": _text(command, known)}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from analysis import stats
 from analysis.contents import Report
 from analysis.usual import at_usual
 from analysis.words import interval_text, who
@@ -52,9 +53,18 @@ def findings(report: Report) -> list[Finding]:
     ]
 
 
-def told(title: str, answer: str, frame: pd.DataFrame, numbers: Callable[[pd.Series], str]) -> Finding:
-    """The finding whose cases are the rows of `frame`, each with its numbers in words."""
-    names = [who(row, frame) for _, row in frame.iterrows()]
+def some(row: pd.Series) -> str:
+    """Of a curve with gaps: how many of its checkpoints are compared."""
+    gaps = row["checkpoints"] < row["checkpoints_expected"]
+    return f"; {row['checkpoints']} of {row['checkpoints_expected']} checkpoints" if gaps else ""
+
+
+def told(
+    title: str, answer: str, frame: pd.DataFrame, numbers: Callable[[pd.Series], str], every: pd.DataFrame | None = None
+) -> Finding:
+    """The finding whose cases are the rows of `frame`, each with its numbers in words; `every` row that they are
+    taken from says what their names must tell."""
+    names = [who(row, frame if every is None else every) for _, row in frame.iterrows()]
     cases = [f"{name}{numbers(row)}" for name, (_, row) in zip(names, frame.iterrows(), strict=True)]
     return Finding(title, answer, cases, names)
 
@@ -72,15 +82,19 @@ def verdict_finding(
         seeds += f"; {row['caveat']}" if row["caveat"] else ""
         names.append(who(row, judged))
         cases.append(f"{names[-1]} ({values}, n={row['n']}, {seeds})")
-    return Finding(title, f"{len(cases) or 'none'} of {len(judged)} tasks{note}", cases, names)
+    lacking = int((judged["verdict"] == "no verdict").sum())
+    without = f" with a verdict, {lacking} without" if lacking else ""
+    return Finding(title, f"{len(cases) or 'none'} of {len(judged) - lacking} tasks{without}{note}", cases, names)
 
 
 def with_base_alone(finding: Finding, alone: pd.DataFrame, verdict: str) -> Finding:
-    """The finding and, of the tasks that nothing was tuned for, those with the verdict by BASE's curve alone."""
+    """The finding and, of the tasks without a verdict on tuning, those with the verdict by BASE's curve alone."""
     if alone.empty:
         return finding
     chosen = alone[alone["verdict"] == verdict]
-    answer = f"{finding.answer}; by BASE alone, nothing tuned for them: {len(chosen) or 'none'} of {len(alone)} tasks"
+    answer = (
+        f"{finding.answer}; by BASE alone, without a verdict on tuning: {len(chosen) or 'none'} of {len(alone)} tasks"
+    )
     names = [who(row, alone) for _, row in chosen.iterrows()]
     cases = [
         f"{name} (BASE alone rises {interval_text(row, 'rise')}, "
@@ -93,10 +107,11 @@ def with_base_alone(finding: Finding, alone: pd.DataFrame, verdict: str) -> Find
 def forgetting_finding(report: Report) -> Finding:
     """Tuned - BASE on the other datasets' tasks at the last checkpoint, per dataset."""
     lost = at_usual(report.forgetting, report.usual)
-    lost = lost[lost["checkpoint"].isin(report.last) & (lost["relation"] == "cross_task")]
+    lost = lost[lost["checkpoint"].isin(report.last) & (lost["relation"] == "cross_task") & (lost["tasks"] > 0)]
     title = "forgetting (tuned - BASE on other datasets' tasks, last checkpoint)"
     if lost.empty:
-        return Finding(title, "none measured: no tuned model was scored on the tasks of another dataset", [], [])
+        none = "none measured: no tuned model of a last checkpoint was scored on another dataset's tasks"
+        return Finding(title, none, [], [])
 
     def numbers(row: pd.Series) -> str:
         tasks = f"{row['tasks']} of {row['tasks_expected']} tasks, n={row['n']}, seeds={row['seeds']}"
@@ -131,10 +146,11 @@ def turning_finding(report: Report) -> Finding:
     same, apart = int((own["overlap"] == True).sum()), int((own["apart"] == True).sum())  # noqa: E712
 
     def numbers(row: pd.Series) -> str:
-        return ": " + "; ".join(
+        turns = "; ".join(
             f"{words} {row[f'turning_{side}']} ({row[f'share_{side}']:.0%} of resamples)"
             for words, side in (("BASE turns at", "base"), ("tuned at", "tuned"))
         )
+        return f": {turns}{some(row)}"
 
     title = "turning points (BASE and tuned, tasks of the datasets' own domain)"
     found = told(title, f"at the same checkpoint in {same} of {len(own)}; clearly apart in {apart}", own, numbers)
@@ -144,13 +160,13 @@ def turning_finding(report: Report) -> Finding:
 def best_buy_finding(report: Report) -> Finding:
     """The earliest checkpoint that is as good as the best for what it was tuned for."""
     bought = at_usual(report.best_buy, report.usual)
-    bought = bought[(bought["relation"] == "id") & (bought["checkpoint"] != "")]
-    title = "best buy (earliest checkpoint not worse than the best by 0.02, own task)"
+    bought = bought[(bought["relation"] == "id") & bought["share"].notna()]
+    title = f"best buy (earliest checkpoint not worse than the best by {stats.MARGIN:g}, own task)"
     early = int((bought["checkpoint"] != bought["best_checkpoint"]).sum())
 
     def numbers(row: pd.Series) -> str:
         best = f"best {row['best_score']:.3f} at {row['best_checkpoint']}"
-        return f": {row['checkpoint']} with {row['score']:.3f} ({best}; {row['share']:.0%} of resamples)"
+        return f": {row['checkpoint']} with {row['score']:.3f} ({best}; {row['share']:.0%} of resamples{some(row)})"
 
     return told(title, f"before the best one in {early or 'none'} of {len(bought)}", bought, numbers)
 
@@ -162,7 +178,7 @@ def seed_finding(report: Report) -> Finding:
     split = seeds[seeds["verdicts_agree"] == False]  # noqa: E712
     title = "seeds (each alone would give)"
     answer = f"another verdict for {len(split) or 'none'} of {len(seeds)} tasks with several seeds"
-    return told(title, answer, split, lambda row: f" ({row['verdict_on_one_seed']})")
+    return told(title, answer, split, lambda row: f" ({row['verdict_on_one_seed']})", seeds)
 
 
 def rate_finding(report: Report) -> Finding:
@@ -171,4 +187,4 @@ def rate_finding(report: Report) -> Finding:
     tried = tried[tried["checkpoint"].isin(report.last)].assign(learning_rate=float("nan"))
     flips = tried[tried["flips"] == True]  # noqa: E712
     answer = f"two contradict each other in {len(flips)} of {len(tried)} tasks tuned at several"
-    return told("learning rates", answer, flips, lambda row: f" ({row['contradiction']})")
+    return told("learning rates", answer, flips, lambda row: f" ({row['contradiction']})", tried)

@@ -1,10 +1,11 @@
 """Where the numbers come from: the code, packages, machines, weights and data behind the cells of a runs folder.
 
-provenance(records("runs"))      a row per distinct value, with the number of cells that have it
+provenance(records("runs").values())      a row per distinct value, with the number of cells that have it
 """
 
 import hashlib
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -14,12 +15,12 @@ from amuro.cells import read_record
 COLUMNS = ["what", "value", "cells"]
 
 
-def records(runs: str | Path) -> list[dict]:
-    """The records (`run.json`) of all complete cells under a runs folder, in order."""
-    return [read_record(path.parent) for path in sorted(Path(runs).glob("*/run.json"))]
+def records(runs: str | Path) -> dict[Path, dict]:
+    """{folder: record (`run.json`)} of all complete cells under a runs folder, in order."""
+    return {path.parent: read_record(path.parent) for path in sorted(Path(runs).glob("*/run.json"))}
 
 
-def provenance(found: list[dict]) -> pd.DataFrame:
+def provenance(found: Collection[dict]) -> pd.DataFrame:
     """What the records say: columns what, value, cells (how many share the value)."""
     counts = Counter(fact for record in found for fact in set(facts(record)))
     written = sorted(record["environment"]["written"] for record in found)

@@ -58,6 +58,8 @@ def write(report: Report, out: Path, found: list[Finding]) -> Path:
 
 def asked(arguments: argparse.Namespace) -> Report:
     """The report of the source that the arguments name."""
+    if arguments.source and arguments.runs:
+        raise ValueError("--runs and --source: both say where the results are; give one of them")
     if arguments.source:
         with runs_of(arguments.source) as runs:
             return build(runs, arguments.paper_results, arguments.source)

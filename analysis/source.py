@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from amuro.names import first_line
+
 KIND = "wandb:"
 
 
@@ -53,7 +55,7 @@ def download(project: str, folder: Path) -> Path:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(fetch, range(len(names)), names))
     except (wandb.Error, ValueError) as error:
-        raise ValueError(f"--source {KIND}{project}: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"--source {KIND}{project}: {first_line(error)}") from None
     if not names:
         raise ValueError(f"--source {KIND}{project}: no results there; a run logs them when its cell is complete")
     return folder

@@ -172,7 +172,9 @@ def place(
         for position in chosen:
             examples[at[position]] = scores[position]
         told = not np.isnan(chance[mask]).any()
-        level = chance[mask].mean() if told else chance_of(tuple(target[mask]), sheets[0].metric)
+        level = chance_of(tuple(target[mask]), sheets[0].metric)
+        if told:  # of a choice with fixed answers (yes, no) one of them may be right more often
+            level = max(level, chance[mask].mean())
         fill(points, at[chosen], n=int(mask.sum()), chance=level)
         several = chosen[counts[chosen] > 1]
         if len(several):  # the others have their numbers already

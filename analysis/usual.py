@@ -20,7 +20,8 @@ def usual_settings(points: pd.DataFrame, main: dict) -> pd.DataFrame:
     `main` maps the names of a main setting (`tables.main_setting`) to their values.
     """
     there = points[points["n"] > 0]
-    there = there[headline(there)] if headline(there).any() else there
+    usual = headline(there)
+    there = there[usual | ~usual.groupby([there["family"], there["task"]]).transform("any")]
     of_task, setting = ["family", "task"], [name for name in SETTING if name != "task"]
     counts = there.groupby([*of_task, *setting], sort=False).size().reset_index(name="points")
     counts["main"] = (counts[list(main)] == pd.Series(main)).all(axis=1)

@@ -157,6 +157,8 @@ def verdict_table(report: Report) -> str:
         {
             "family": row["family"],
             "tuned on": row["dataset"] or "– (BASE alone)",
+            "stage": row["stage"],
+            "learning rate": "" if pd.isna(row["learning_rate"]) else f"{row['learning_rate']:g}",
             "task": row["task"],
             "verdict": row["verdict"] if not row["missing"] else f"none: {row['missing']}",
             "but": row["caveat"],

@@ -24,7 +24,7 @@ def interval_text(row: pd.Series, name: str) -> str:
     """`+0.123 [0.101, 0.145]` from the columns name, name_low, name_high; a dash where there is no number."""
     if pd.isna(row[name]):
         return "–"
-    return f"{row[name]:+.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+    return f"{round(row[name], 3) + 0.0:+.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
 
 
 def setting_text(setting: dict) -> str:
@@ -41,7 +41,7 @@ def who(row: pd.Series, frame: pd.DataFrame) -> str:
     parts += [row["stage"]] if frame["stage"].nunique() > 1 and row["stage"] == "instruct" else []
     parts += [" → ".join(row[name] for name in ("dataset", "task") if name in frame and row[name])]
     several = frame.groupby("dataset")["learning_rate"].nunique().max() > 1
-    return " ".join(parts + ([f"at rate {row['learning_rate']:g}"] if several else []))
+    return " ".join(parts + ([f"at rate {row['learning_rate']:g}"] if several and row["learning_rate"] > 0 else []))
 
 
 def levels(points: pd.DataFrame) -> dict[tuple, float]:
@@ -54,7 +54,7 @@ def levels(points: pd.DataFrame) -> dict[tuple, float]:
 def verdict_sentence(row: pd.Series, scores: dict[tuple, float]) -> str:
     """What a row of the verdicts rests on, with the scores (`levels`) of the first and last checkpoint."""
     if row["missing"]:
-        return f"{row['missing'].capitalize()}."
+        return f"{row['missing'][0].upper()}{row['missing'][1:]}."
     setting = tuple(row[name] for name in SETTING)
 
     def course(stage: str, dataset: str, rate: float) -> str:
@@ -63,7 +63,7 @@ def verdict_sentence(row: pd.Series, scores: dict[tuple, float]) -> str:
 
     said = f"BASE {course('base', '', 0)} (chance {row['chance']:.3f})"
     if row["stage"] == "base":
-        alone = "Nothing was tuned for this task."
+        alone = "No verdict on tuning for this task."
         return f"{said}: {interval_text(row, 'rise')}. {alone} {row['n']:,} examples{enough(row)}."
     said += f", tuned {course(row['stage'], row['dataset'], row['learning_rate'])}."
     said += f" Tuning adds {interval_text(row, 'gain')} to the last BASE."

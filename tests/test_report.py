@@ -348,7 +348,7 @@ def test_base_alone_makes_a_report(tmp_path, capsys):
     warnings = [line for line in out.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == 3 and "one cell alone" in warnings[0] and "BASE without any tuned model" in warnings[1]
     assert ["none" in line for line in out.splitlines()[4:-1]] == [True] * 5
-    assert out.count("by BASE alone, nothing tuned for them: none of 1 tasks") == 2
+    assert out.count("by BASE alone, without a verdict on tuning: none of 1 tasks") == 2
     text = (tmp_path / "out" / "index.html").read_text()
     assert "positive control" not in text and "nothing measured" in text
 
@@ -535,7 +535,7 @@ def test_task_with_base_alone_is_judged_by_its_accuracy(wide):
 
 def test_findings_count_base_alone_apart(wide):
     learned, latent, not_learned, lost, *_ = report.findings(wide[1])
-    assert learned.answer == "none of 1 tasks; by BASE alone, nothing tuned for them: 1 of 3 tasks"
+    assert learned.answer == "none of 1 tasks; by BASE alone, without a verdict on tuning: 1 of 3 tasks"
     assert len(learned.cases) == 1 and learned.cases[0].startswith("arc_easy (BASE alone rises +0.500")
     assert latent.answer == "none of 1 tasks"
     assert not_learned.answer.startswith("none of 1 tasks (all verdicts: learned in fine-tuning 1); by BASE alone")

@@ -111,11 +111,12 @@ def colour_and_shape(data: pd.DataFrame, column: str) -> tuple[alt.Color, alt.Sh
     )
 
 
-def tooltip(*columns: str) -> list:
+def tooltip(data: pd.DataFrame, *columns: str) -> list:
     """What hovering over a mark tells: the columns, its interval, examples and seeds."""
     names = [alt.Tooltip(f"{name}:N") for name in columns]
     number = [alt.Tooltip("value:Q", format=".3f"), alt.Tooltip("interval:N", title="95 % interval")]
-    return [*names, *number, alt.Tooltip("n:Q", format=","), "seeds:Q", "missing:N"]
+    seeds = ["seeds:Q"] if "seeds" in data else []
+    return [*names, *number, alt.Tooltip("n:Q", format=","), *seeds, "missing:N"]
 
 
 LONG = alt.Legend(title=None, symbolType="stroke", symbolSize=700)  # room for a dash to be seen
@@ -154,11 +155,15 @@ def lines(
         line = line.encode(strokeDash=alt.StrokeDash("line:N", scale=scale, legend=LONG))
     spread = base.mark_rule(strokeWidth=1.4, opacity=SHOWN).encode(y=alt.Y("low:Q", title=""), y2="high:Q")
     about = [name for name in ("task", "checkpoint", colour) if name in data]
-    marks = base.mark_point(filled=True, size=55, opacity=1).encode(y=score, shape=shape, tooltip=tooltip(*about))
+    marks = base.mark_point(filled=True, size=55, opacity=1).encode(y=score, shape=shape, tooltip=tooltip(data, *about))
     layers = [line, spread, marks] if bars else [line, marks]
     if "chance" in data and y == "score":
-        # Every row of a panel carries the same chance level; `max` merely makes one line of them.
-        level = alt.Chart(ROWS).mark_rule(strokeDash=[4, 4], color=GREY, strokeWidth=1.2).encode(y="max(chance):Q")
+        # A line per level: rows of a panel differ in it where their examples do, as the paper's from ours.
+        level = (
+            alt.Chart(ROWS)
+            .mark_rule(strokeDash=[4, 4], color=GREY, strokeWidth=1.2)
+            .encode(y="max(chance):Q", detail="chance:N")
+        )
         layers.insert(0, level)
     return alt.layer(*layers).add_params(INTERVALS)
 
@@ -171,7 +176,7 @@ def dots(data: pd.DataFrame, axis: Axis, value: str, x: str) -> alt.LayerChart:
         f"{value}:Q", title=x, scale=alt.Scale(type="symlog", constant=0.5, nice=False, padding=8), axis=marks
     )
     place = panel().encode(x=across, y=alt.Y("task:N", title=None, axis=alt.Axis(grid=True)), color=hue)
-    about = [alt.Tooltip(f"{value}:Q", format="+.3f"), *tooltip("task", "checkpoint", "series")]
+    about = [alt.Tooltip(f"{value}:Q", format="+.3f"), *tooltip(data, "task", "checkpoint", "series")]
     points = place.mark_point(filled=True, size=75, opacity=0.9).encode(tooltip=about)
     zero = alt.Chart(ROWS).mark_rule(color=GREY, strokeDash=[4, 4]).encode(x=alt.datum(0))
     return alt.layer(zero, points).add_params(INTERVALS)

@@ -93,7 +93,7 @@ def turned(report) -> pd.DataFrame:
         for name, suffix in (("checkpoint", ""), ("checkpoint_before", "_before")):
             at = times.reindex(pd.MultiIndex.from_frame(rows[["family", name]]))
             rows[f"tokens{suffix}"], rows[f"step{suffix}"] = at["tokens_b"].to_numpy() * 1e9, at["step"].to_numpy()
-        rows["missing"] = rows[f"still_rising_{side}"].map({True: "still rising at the last checkpoint", False: ""})
+        rows["missing"] = rows[f"still_rising_{side}"].map({True: "still rising at the last one compared", False: ""})
         frames.append(rows)
     return pd.concat(frames, ignore_index=True)
 

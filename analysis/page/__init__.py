@@ -21,6 +21,7 @@ from analysis.findings import Finding
 from analysis.page.embed import controls, embedded
 from analysis.page.html import html_figure, html_findings, html_list, html_verdicts, section, table_of
 from analysis.page.texts import HOW_TO_READ, LIMITS, NURSERY, ORIGINAL
+from analysis.study import BESIDE
 from analysis.words import coverage_line, setting_text
 
 FOLDER = Path(__file__).parent
@@ -82,7 +83,8 @@ def missing(report: Report) -> str:
 
 def warnings(report: Report) -> str:
     """Which scores rest on shortened inputs or on answers without a label, as a table; a line where none does."""
-    table = report.table[(report.table["n_truncated"].fillna(0) > 0) | (report.table["n_unparsable"].fillna(0) > 0)]
+    table = report.table[report.table["metric"] != BESIDE]  # which is read off the same answers
+    table = table[(table["n_truncated"].fillna(0) > 0) | (table["n_unparsable"].fillna(0) > 0)]
     if table.empty:
         return "<p>No input was shortened to fit the model's context, and every answer had a label.</p>"
     keys = ["family", "stage", "dataset", "task", "prompt_format", "num_shots", "method"]

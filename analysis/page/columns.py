@@ -24,24 +24,26 @@ TABLES = {  # attribute of Report -> (heading, columns, caption)
         "Change on the tasks of the other datasets (cross_task) and on the benchmarks, mean over tasks; p is two-sided "
         "and uncorrected."),
     "format_means": ("Prompt formats", {"checkpoint": "checkpoint", "num_shots": "shots", "base": "BASE",
-        "tuned": "tuned", "tasks": "tasks", "tasks_expected": "of", "tunings": "tunings", "tunings_expected": "of ",
+        "tuned": "tuned", "tasks": "tasks", "tasks_expected": "of", "tunings": "tunings", "tunings_expected": "of",
         "n": "n"},
         "Best minus worst prompt format, mean over the id and ood tasks of the tuned models; per task in "
         "tables/formats.csv."),
     "format_trend": ("Does the prompt matter less with more pre-training?", {**WHO, "stage": "stage", "task": "task",
         "num_shots": "shots", "slope": "slope", "checkpoints": "checkpoints", "checkpoints_expected": "of",
-        "tasks": "tasks", "tasks_expected": "of ", "n": "n", "missing": "missing"},
+        "tasks": "tasks", "tasks_expected": "of", "n": "n", "missing": "missing"},
         "How much best minus worst format grows with ten times the tokens (least squares over the checkpoints); below "
         "0 the prompt matters less and less."),
     "turning": ("Turning points", {**WHO, "task": "task", "relation": "relation", "before_base": "BASE: after",
         "turning_base": "by", "share_base": "of resamples", "before_tuned": "tuned: after", "turning_tuned": "by",
         "share_tuned": "of resamples", "overlap": "at the same place", "share_overlap": "so in resamples",
-        "apart": "clearly apart", "missing": "missing"},
+        "apart": "clearly apart", "checkpoints": "checkpoints",
+        "checkpoints_expected": "of", "missing": "missing"},
         "Where the curve of BASE and of the tuned models stops rising by more than the margin; how many of the "
         "resampled curves turn at the same checkpoint."),
     "best_buy": ("Best buy", {**WHO, "task": "task", "relation": "relation", "checkpoint": "checkpoint",
         "tokens_b": "tokens (billions)", "score": "score", "best_checkpoint": "best at", "best_score": "best score",
-        "share": "of resamples", "checkpoints": "checkpoints"},
+        "share": "of resamples", "checkpoints": "checkpoints",
+        "checkpoints_expected": "of"},
         "The earliest checkpoint whose tuned score is not worse than the best one's by more than the margin."),
     "shots": ("Number of shots", {**WHO, "stage": "stage", "task": "task", "checkpoint": "checkpoint",
         "prompt_format": "prompt", "num_shots": "shots", "value": "score", "against": "against shots",
@@ -50,7 +52,7 @@ TABLES = {  # attribute of Report -> (heading, columns, caption)
         "the last checkpoint; p is two-sided and uncorrected."),
     "transitions": ("Answers turned by tuning", {**WHO, "task": "task", "checkpoint": "checkpoint",
         "wrong_right": "wrong → right", "wrong_right_by_chance": "by chance", "right_wrong": "right → wrong",
-        "right_wrong_by_chance": "by chance ", "p": "p", "n": "n", "seeds": "seeds"},
+        "right_wrong_by_chance": "by chance", "p": "p", "n": "n", "seeds": "seeds"},
         "Shares of the examples that BASE has wrong and the tuned model right, and the reverse, beside what "
         "independent answers at the same rates would give, at the last checkpoint; p: both are as likely, two-sided "
         "and uncorrected (of one seed McNemar's test, of several a paired bootstrap)."),
@@ -61,7 +63,7 @@ TABLES = {  # attribute of Report -> (heading, columns, caption)
         "checkpoint."),
     "rates": ("Learning rates", {"family": "family", "stage": "stage", "dataset": "tuned on", "task": "task",
         "checkpoint": "checkpoint", "base": "BASE", "fixed_rate": "one rate", "fixed": "score at it",
-        "best_rate": "best rate here", "best": "score at it ", "rates": "rates", "verdicts": "verdicts",
+        "best_rate": "best rate here", "best": "score at it", "rates": "rates", "verdicts": "verdicts",
         "contradiction": "contradiction"},
         "The score at the one rate that is best over all checkpoints, and at the best rate of each (too high by the "
         "noise of that choice). Contradiction: one rate says the opposite of another."),

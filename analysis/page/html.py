@@ -88,12 +88,20 @@ def section(report: Report, name: str) -> str:
         "format_means",
         "format_trend",
     ):
-        frame = at_usual(frame, report.usual)
+        frame = pd.concat([means_over_tasks(frame, report), at_usual(frame, report.usual)])
     if name in ("shots", "transitions"):  # shots differ in what they compare
         frame = at_usual(frame, report.usual.drop(columns=["num_shots", "shot_seed"] if name == "shots" else []))
     if name in ("shots", "transitions", "seed_variance"):
         frame = frame[frame["checkpoint"].isin(report.last)]
     return f"<details class='measure'><summary><h3>{escape(heading)}</h3></summary>{table_of(frame, name)}</details>"
+
+
+def means_over_tasks(frame: pd.DataFrame, report: Report) -> pd.DataFrame:
+    """The rows of a table that are means over tasks, in the study's main setting: no task has them as its own."""
+    if "method" not in frame:
+        return frame.head(0)
+    place = [name for name in report.setting if name in frame]
+    return frame[(frame["method"] == "standard") & (frame[place] == pd.Series(report.setting)[place]).all(axis=1)]
 
 
 def table_of(frame: pd.DataFrame, name: str) -> str:
@@ -109,7 +117,7 @@ def html_table(frame: pd.DataFrame, columns: dict[str, str], caption: str) -> st
     A family or rate that all rows share is said in the caption instead; a column with nothing in it is left out."""
     empty = [name for name in columns if name in frame and len(frame) and frame[name].isna().all()]
     columns = {name: heading for name, heading in columns.items() if name not in empty}
-    shared = [name for name in ("family", "learning_rate") if name in frame and frame[name].nunique() == 1]
+    shared = [name for name in ("family", "learning_rate") if name in frame and frame[name].nunique(dropna=False) == 1]
     shared = [name for name in shared if name in columns]
     same = ", ".join(f"{columns[name]} {frame[name].dropna().iloc[0]}" for name in shared)
     caption += f" In every row: {same}." if shared else ""

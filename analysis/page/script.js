@@ -34,7 +34,8 @@ function make(tag, text, attributes = {}) {
 }
 
 const number = (value) => typeof value !== "number" ? (value ?? "–")
-  : Number.isInteger(value) ? value.toLocaleString("en") : Math.abs(value) < 0.001 ? value.toPrecision(3) : value.toFixed(3);
+  : Number.isInteger(value) ? value.toLocaleString("en")
+  : Math.abs(value) < 0.001 ? value.toExponential(2).replace(/\.?0+e/, "e") : value.toFixed(3);
 
 // --- choices ---------------------------------------------------------------------------------------------------
 
@@ -99,7 +100,7 @@ function fitted(figure, rows, every, many) {
   const spec = structuredClone(figure.spec);
   const times = every.flatMap((row) => [row[store.axis], row[`${store.axis}_before`]]).filter((value) => typeof value === "number");
   const ticks = [...new Set(times)].sort((a, b) => a - b);
-  const ends = every.flatMap((row) => [row.low ?? row.value, row.high ?? row.value]).filter((value) => value !== null);
+  const ends = every.flatMap((row) => [row.low ?? row.value, row.high ?? row.value, row.chance]).filter((value) => typeof value === "number");
   const even = choices.elements.across?.value === "even";
   encodings(spec, (each, channel) => {
     if (each.scale?.domain && each.scale?.range) {
@@ -125,7 +126,7 @@ function axes(figure) {
   return [titles.y && `vertical: ${titles.y}`, titles.x && `across: ${titles.x}`].filter(Boolean).join(", ");
 }
 
-async function draw(figure) {
+async function draw(figure, mine) {
   const place = document.getElementById(`figure-${figure.key}`);
   const box = place.querySelector(".panels");
   const every = chosenRows(figure), rows = every.filter(isChosen), panels = new Map();
@@ -133,7 +134,7 @@ async function draw(figure) {
     const name = figure.panel.map((column) => row[column]).join(" · ");
     panels.set(name, [...(panels.get(name) ?? []), row]);
   }
-  const drawn = [...panels].filter(([, some]) => drawable(figure, some)).slice(0, MOST);
+  const full = [...panels].filter(([, some]) => drawable(figure, some)), drawn = full.slice(0, MOST);
   place.querySelector(".choice").textContent = words(figure);
   place.querySelector(".axes").textContent = drawn.length > 1 ? axes(figure) : "";
   legend(figure, place.querySelector(".legend"), every);
@@ -145,8 +146,8 @@ async function draw(figure) {
   place.querySelectorAll(".left").forEach((each) => each.remove());
   box.classList.toggle("one", drawn.length === 1);
   if (!drawn.length) box.append(make("p", "Nothing was measured for this choice.", { class: "empty" }));
-  if (panels.size > drawn.length && drawn.length === MOST) {
-    box.before(make("p", `${MOST} of ${panels.size} panels; choose less to see the others.`, { class: "left" }));
+  if (full.length > MOST) {
+    box.before(make("p", `${MOST} of ${full.length} panels; choose less to see the others.`, { class: "left" }));
   }
   for (const [name, some] of drawn) {
     const panel = make("div", null, { class: "panel", role: "img", "aria-label": `${figure.title}, ${name || "all"}` });
@@ -154,6 +155,7 @@ async function draw(figure) {
     panel.append(make("h4", name), view);
     box.append(panel);
     const made = await vegaEmbed(view, fitted(figure, some, rows, drawn.length > 1), { renderer: "svg", actions: false });
+    if (mine !== turn) return made.view.finalize(); // a later choice draws this figure anew
     views[figure.key].push(made.view);
   }
 }
@@ -195,8 +197,8 @@ async function redraw(...names) {
   figures.forEach((figure) => { figure.stale = true; });
   for (const figure of figures.sort((a, b) => near(a) - near(b))) {
     if (mine !== turn) return;
-    await draw(figure);
-    figure.stale = false;
+    await draw(figure, mine);
+    if (mine === turn) figure.stale = false;
   }
   document.body.dataset.ready = "yes";
 }
@@ -275,7 +277,8 @@ function everyRow() {
     const [, name, sign, value] = word.match(/^([\w-]+)([=<>])(.+)$/) ?? [];
     const column = name?.replaceAll("-", "_").replace("tuned_on", "dataset");
     if (!column || !(column in store.rows.columns)) return (row, at) => texts[at].includes(word);
-    if (sign === "=") return (row) => String(row[column] ?? "").toLowerCase() === value;
+    if (sign === "=") return (row) => typeof row[column] === "number" ? row[column] === Number(value)
+      : String(row[column] ?? "").toLowerCase() === value;
     return (row) => row[column] !== null && (sign === ">" ? row[column] > Number(value) : row[column] < Number(value));
   };
   const show = () => {

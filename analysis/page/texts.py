@@ -9,7 +9,8 @@ To a dataset a task is <b>id</b> (its own kind of data), <b>ood</b> (the same ta
 for labels and choices, ROUGE-L for text. Brackets hold 95 % intervals over examples; n counts examples; every
 comparison pairs the same examples. A choice is also read with its likelihood divided by its length
 (<b>accuracy_norm</b>, which is shown and never judged). <b>Chance</b> is the share of the most frequent label; of a
-choice, one in as many as there are; or the ROUGE-L of one reference against another one.
+choice, one in as many as there are, or the share of the most frequent answer (yes, no) where that is more; or the
+ROUGE-L of one reference against another one.
 <b>Gain</b> is (tuned − BASE) / (1 − chance): the share of the room above chance that tuning adds.</p>
 <dl>
 <dt>◆ learned in pre-training</dt><dd>the last BASE beats the first BASE and chance by more than

@@ -70,6 +70,13 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: no column {', '.join(sorted(missing))}; is it one of the authors' tables?")
     frame = frame.rename(columns={"eval dataset": "eval_dataset", "Performance": "value", "std": "stderr"})
     frame = frame.assign(table=path.name, stderr=frame.get("stderr", np.nan))
+    if frame[["model_id", "eval_dataset"]].isna().any(axis=None):
+        raise ValueError(f"{path}: a row without model_id or eval dataset; is the file whole?")
+    for name in ("value", "stderr"):
+        try:
+            frame[name] = pd.to_numeric(frame[name])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: a number is no number ({error}); is the file whole?") from None
     return frame[["table", "model_id", "eval_dataset", "value", "stderr"]]
 
 

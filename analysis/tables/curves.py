@@ -61,7 +61,8 @@ def turning(study: Study) -> pd.DataFrame:
     heads = points.iloc[[curve[0] for curve in every]][[*CURVE, "relation"]].reset_index(drop=True)
     columns = list(turn({"base": None, "tuned": None}, names[:0]))
     table = pd.concat([heads, pd.DataFrame(found, columns=columns, index=heads.index)], axis=1)
-    return table.assign(test=test_name(study))
+    expected = table["family"].map({family: len(names) for family, names in study.checkpoints.items()})
+    return table.assign(checkpoints_expected=expected.astype(int), test=test_name(study))
 
 
 def turn(sides: dict[str, tuple | None], names: np.ndarray) -> dict:
@@ -101,7 +102,9 @@ def best_buy(study: Study) -> pd.DataFrame:
     table = table.assign(best_checkpoint=best["checkpoint"], **at[["checkpoint", "step", "tokens_b"]])
     columns = ["checkpoint", "step", "tokens_b", "score", "best_checkpoint", "best_score", "share", "checkpoints"]
     heads = pd.concat([heads, means], ignore_index=True) if len(means) else heads
-    return pd.concat([heads, table[columns]], axis=1).assign(test=test_name(study))
+    expected = heads["family"].map({family: len(names) for family, names in study.checkpoints.items()})
+    table = pd.concat([heads, table[columns]], axis=1)
+    return table.assign(checkpoints_expected=expected.astype(int), test=test_name(study))
 
 
 def buy(curve: np.ndarray, found: tuple[np.ndarray, int, np.ndarray | None]) -> tuple:

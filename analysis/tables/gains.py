@@ -54,9 +54,10 @@ def what_lacks(rows: pd.DataFrame, base: np.ndarray, n: np.ndarray, no_room: np.
 
 
 @lru_cache(maxsize=1)
-def by_relation(study: Study) -> pd.DataFrame:
-    """`gains` over the tasks of each relation: a row per (tuning, prompt, shots, dtype, relation, checkpoint), tasks
-    weighing the same, with MRC and median ratio; tasks that are missing or have a BASE of 0 are named."""
+def transfer(study: Study) -> pd.DataFrame:
+    """Tuned - BASE by relation, from the tuned model's own kind of data outwards, made once of a study: `gains` over
+    the tasks of each relation, a row per (tuning, prompt, shots, dtype, relation, checkpoint), tasks weighing the same,
+    with MRC and median ratio; tasks that are missing or have a BASE of 0 are named."""
     rows = compared(study)
     rows = rows[rows["relation"].isin(RELATIONS) & headline(rows)].reset_index(drop=True)
     heads, groups = grouped(rows, WEIGHED)
@@ -81,12 +82,7 @@ def by_relation(study: Study) -> pd.DataFrame:
     return pd.concat([heads, pd.DataFrame(out, columns=names, index=heads.index)], axis=1)
 
 
-def transfer(study: Study) -> pd.DataFrame:
-    """Tuned - BASE by relation, from the tuned model's own kind of data outwards: see `by_relation`."""
-    return by_relation(study).copy()
-
-
 def forgetting(study: Study) -> pd.DataFrame:
-    """Tuned - BASE on the tasks of the other datasets, and on the benchmarks: see `by_relation`."""
+    """Tuned - BASE on the tasks of the other datasets, and on the benchmarks: see `transfer`."""
     found = transfer(study)
     return found[found["relation"].isin(("cross_task", "benchmark"))].reset_index(drop=True)

@@ -18,8 +18,9 @@ BELOW = "tuned is not above chance"  # a model that answers by chance can still 
 
 def verdicts(study: Study) -> pd.DataFrame:
     """The verdict on each (tuning, setting) of an id or ood task (of conversations: a benchmark), and on BASE alone of
-    each task without such a tuning in its family (stage `base`), with its evidence; Holm over the tasks of one family,
-    stage, prompt, shots and dtype. No verdict where a score of the first or last checkpoint is missing.
+    each task without such a tuning at both ends of its family's history (stage `base`), with its evidence; Holm over
+    the tasks of one family, stage, prompt, shots and dtype. No verdict where a score of the first or last checkpoint is
+    missing.
     """
     return judged(study).copy()
 
@@ -52,7 +53,10 @@ def judged_curves(study: Study) -> tuple[pd.DataFrame, np.ndarray]:
     own = points["relation"].isin(("id", "ood"))
     tuned = counted & (own | ((points["relation"] == "benchmark") & (points["stage"] == "instruct")))
     tasks = pd.MultiIndex.from_frame(points[["family", "task"]])
-    alone = counted & (points["stage"] == "base") & ~tasks.isin(tasks[tuned])
+    last = points["family"].map({family: len(names) - 1 for family, names in study.checkpoints.items()})
+    ends = (points["order"] == 0) | (points["order"] == last)
+    whole = ((points["n"] > 0) | ~ends).groupby(points["curve"]).transform("all")
+    alone = counted & (points["stage"] == "base") & ~tasks.isin(tasks[tuned & whole])
     curves = curve_rows(study, (tuned | alone).to_numpy())
     first, last = (np.array([curve[end] for curve in curves], dtype=int) for end in (0, -1))
     start, end = points.iloc[first].reset_index(drop=True), points.iloc[last].reset_index(drop=True)
@@ -153,7 +157,8 @@ def one_seed_verdicts(study: Study) -> dict[int, dict[int, str]]:
     curves, chance, found = study.points["curve"].to_numpy(), rows["chance"].to_numpy(), {}
     whole = np.flatnonzero(rows["missing"] == "")
     known = [at for at in whole if study.by_seed.keys() >= set(ends[at, 2:])]
-    for seed in sorted({seed for at in known for seed in study.by_seed[ends[at, 3]]}):
+    seeds = {seed for at in known for seed in study.by_seed[ends[at, 2]].keys() & study.by_seed[ends[at, 3]]}
+    for seed in sorted(seeds):
         have = np.array([at for at in known if all(seed in study.by_seed[end] for end in ends[at, 2:])])
         scores = {end: study.by_seed[end][seed] for end in ends[have, 2:].ravel()}
         scores |= {end: study.examples[end] for end in ends[have, :2].ravel()}
