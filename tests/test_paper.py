@@ -175,6 +175,18 @@ def test_what_is_left_out_says_why(tmp_path):
     [
         (lambda folder: (folder / "it_perf_table.csv").unlink(), "no it_perf_table.csv"),
         (
+            lambda folder: (folder / "it_perf_table.csv").write_text(
+                ",model_id,eval dataset,Performance\n0,,boolq,0.5\n"
+            ),
+            "a row without model_id or eval dataset",
+        ),
+        (
+            lambda folder: (folder / "it_perf_table.csv").write_text(
+                ",model_id,eval dataset,Performance\n0,a,boolq,abc\n"
+            ),
+            "a number is no number",
+        ),
+        (
             lambda folder: (folder / "it_perf_table.csv").write_text(",model,score\n0,a,1\n"),
             "no column Performance, eval dataset, model_id",
         ),

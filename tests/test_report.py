@@ -25,7 +25,7 @@ from analysis.coverage import COLUMNS
 from analysis.figures import axis_of, figure_frames, files
 from analysis.figures.data import changes
 from analysis.groups import group_gains
-from analysis.page.html import section
+from analysis.page.html import html_table, section
 from analysis.usual import at_usual
 
 STEPS = (20, 100, 800)
@@ -372,8 +372,30 @@ def test_lost_checkpoint_leaves_a_gap_and_no_verdict(tmp_path):
                 write_record(cell.folder(tmp_path), cell)
     built = report.build(tmp_path)
     assert built.gains.set_index("checkpoint")["missing"].to_dict()["nursery@800"] == "no tuned"
-    assert built.verdicts["missing"].tolist() == ["no tuned at nursery@800"]
-    assert "no verdict 1" in str(report.findings(built)[2])
+    said = built.verdicts.set_index("stage")["missing"]  # and BASE is still judged by its own curve
+    assert said.to_dict() == {"base": "", "sft": "no tuned at nursery@800"}
+    found = report.findings(built)
+    assert "none of 0 tasks with a verdict, 1 without" in found[0].answer and "no verdict 1" in str(found[2])
+    assert built.turning[["checkpoints", "checkpoints_expected"]].values.tolist() == [[2, 3]]
+    (turns,) = [str(each) for each in found if each.title.startswith("turning points")]
+    assert "2 of 3 checkpoints" in turns
+
+
+def test_a_mean_over_tasks_is_on_the_page(made):
+    assert (made[1].format_trend["task"] == "mean of tasks").any()
+    assert "mean of tasks" in section(made[1], "format_trend")
+
+
+def test_a_rate_that_base_has_not_is_not_said_of_every_row():
+    frame = pd.DataFrame({"family": "toy", "learning_rate": [float("nan"), 2e-5], "task": "rte"})
+    heads = {"family": "family", "learning_rate": "learning rate", "task": "task"}
+    assert "In every row: family toy." in html_table(frame, heads, "About.")
+    assert "In every row: family toy, learning rate 2e-05." in html_table(frame.tail(1), heads, "About.")
+
+
+def test_runs_or_a_source_not_both(tmp_path, capsys):
+    assert report.main(["--runs", "runs", "--source", "wandb:a/b", "--out", str(tmp_path)]) == 2
+    assert "--runs and --source: both say where the results are" in capsys.readouterr().err
 
 
 def refuse(tmp_path, capsys) -> str:

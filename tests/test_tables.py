@@ -1,5 +1,7 @@
 """Tables of small studies made up here, against plain calculations: pytest tests/test_tables.py"""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,8 @@ from amuro.tasks import TASKS, relation_of
 from analysis import stats, tables
 from analysis.groups import group_gains
 from analysis.study import collect, together
+from analysis.usual import at_usual, usual_settings
+from analysis.words import interval_text, verdict_sentence, who
 
 EVERY = [
     "overview",
@@ -385,6 +389,50 @@ def test_only_common_examples_are_compared():
     pair = np.array([[0, 2]])
     (which, scores, unpaired), *more = together(study, pair)
     assert (which.tolist(), scores.shape, unpaired, more) == ([0], (1, 2, 20), 40, [])
+
+
+def test_a_seed_that_one_end_lacks_is_no_seed_of_the_curve():
+    lines = Lines()
+    for step, seeds in ((10, (0, 1)), (300, (0, 1, 2))):
+        lines.add(step, "rte", right(0.5, step))
+        for seed in seeds:
+            lines.add(step, "rte", right(0.5 + step / 1000, 7 * step + seed), "mnli", seed)
+    found = of(tables.seed_variance(lines.study()), checkpoint="toy@300", task="rte")
+    assert found["seeds"].tolist() == [3] and found["verdict_on_one_seed"].str.contains("2").tolist() == [False]
+
+
+def test_one_answer_to_all_questions_is_not_learned():
+    """Of yes and no one may be right more often: always giving it is what chance allows."""
+    lines, yes = Lines(), np.arange(N) % 3 > 0
+    for step, scores in ((10, ~yes), (300, yes)):
+        lines.add(step, "boolq", scores.astype(float))
+    sheets = lines.sheets()
+    sheets = [replace(each, target=np.where(yes, "yes", "no"), chance=np.full(N, 0.5)) for each in sheets]
+    study = collect(lines.table(), sheets)
+    assert study.points["chance"].tolist() == pytest.approx([2 / 3] * 2)
+    verdict = tables.verdicts(study).iloc[0]
+    assert verdict["verdict"] != "learned in pre-training" and verdict["above_chance"] == pytest.approx(0)
+
+
+def test_a_task_read_in_an_unusual_way_alone_is_shown():
+    lines = Lines()
+    for step in (10, 300):
+        lines.add(step, "rte", right(0.5, step))
+        lines.add(step, "paws", right(0.5, step), method="free")
+    study = lines.study()
+    shown = at_usual(study.points, usual_settings(study.points, tables.main_setting(study)))
+    assert sorted(set(shown["task"])) == ["paws", "rte"]
+
+
+def test_names_in_words():
+    rows = pd.DataFrame(
+        {"family": "toy", "stage": ["base", "sft", "sft"], "dataset": ["", "mnli", "mnli"], "task": "rte"}
+    ).assign(learning_rate=[float("nan"), 2e-5, 2e-6])
+    said = [who(row, rows) for _, row in rows.iterrows()]
+    assert said == ["rte", "mnli → rte at rate 2e-05", "mnli → rte at rate 2e-06"]
+    assert verdict_sentence(pd.Series({"missing": "no BASE at Qwen2.5@main"}), {}) == "No BASE at Qwen2.5@main."
+    tiny = pd.Series({"rise": -0.0001, "rise_low": -0.1, "rise_high": 0.1})
+    assert interval_text(tiny, "rise").startswith("+0.000 [")
 
 
 def test_nothing_in_common_is_said():
