@@ -5,8 +5,8 @@
     python train_instruct.py --checkpoint olmo-1b@main --dataset my_conversations.jsonl --num_train_rows 2000
 
 Conversations are TULU-v2's, or any JSON lines with `messages`. Hyper-parameters not given are the published ones
-(amuro/published.yaml). Everything goes under --runs; the same cell twice is a no-op, a killed one goes on, a changed
-setting is another cell.
+(amuro/published.yaml). Everything goes under --runs; the same cell twice is a no-op, a killed one is taken up
+again, a changed setting is another cell.
 """
 
 from pathlib import Path

@@ -4,7 +4,7 @@
     python train_sft.py --checkpoint nursery@200 --dataset paws --data_dir nursery/data --recipe nursery-sft
 
 Hyper-parameters not given are the published ones (amuro/published.yaml). Everything goes under --runs; the same cell
-twice is a no-op, a killed one goes on, a changed setting is another cell.
+twice is a no-op, a killed one is taken up again, a changed setting is another cell.
 """
 
 from pathlib import Path

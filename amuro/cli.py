@@ -2,6 +2,7 @@
 
 amuro nursery --out nursery          raise a small pre-training history to try everything on
 amuro checkpoints families           the public pre-training histories; also list, select, audit, fetch
+amuro data                           read all datasets once: for machines that are offline later
 amuro rates --checkpoint ...         choose a learning rate on held-out training rows
 amuro plan sweeps/olmo_ckpts.yaml    what a grid comes to: cells, hours, downloads, disk
 amuro run sweeps/olmo_ckpts.yaml     run it, each cell once, on this machine or a Ray cluster
@@ -46,6 +47,27 @@ def nursery(
 
     family = raise_nursery(out, preset=preset, seed=seed, text=text, threads=threads)
     print(f"family: {family}   checkpoints: amuro checkpoints list {family}")
+
+
+@app.command()
+def data(
+    names: Annotated[list[str] | None, typer.Argument(help="datasets and tasks; none: all")] = None,
+    data_dir: Annotated[str | None, typer.Option("--data_dir", help="mirror to read instead of the hub")] = None,
+) -> None:
+    """Read datasets and tasks once: whether all rows are sound, how many there are, and where they are from.
+
+    What is read from the hub stays in its cache (HF_HOME): for machines that are offline later, where HF_HUB_OFFLINE=1
+    lets it be found without the hub. A mirror is a folder with SET/SPLIT.jsonl under the hub's field names.
+
+    \b
+    amuro data                             everything of the study
+    amuro data mnli mnli_matched rte       some
+    amuro data --data_dir mirror           check a mirror
+    """
+    from amuro.data import read_all
+
+    for line in read_all(names or [], data_dir):
+        print(line, flush=True)
 
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="W&B sweep YAMLs (sweeps/): flat grids")]

@@ -3,6 +3,7 @@
     training_rows("mnli", data_dir="mirror")           6,000 rows by seed, and the digest of exactly these rows
     conversation_rows("tulu", data_dir="mirror")       sound conversations by seed, all of them or a share
     evaluation_rows("rte", data_dir="mirror")          scored rows and the shots, which are never scored rows
+    read_all([], data_dir=None)                        every dataset and task once, a line on each (`amuro data`)
 
 A mirror is a folder with `{source.folder}/{split}.jsonl` under the hub's field names. Without one (no `--data_dir`, no
 `AMURO_DATA_DIR`) the hub's Parquet conversion of the split is downloaded at the commit the ref points to.
@@ -17,8 +18,9 @@ import os
 import random
 import re
 import statistics
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +28,7 @@ from pathlib import Path
 from amuro.cells import SHOT_SEED
 from amuro.conversations import counted, tidy
 from amuro.hub import wanted
+from amuro.names import unknown_of
 from amuro.strict import parse_json
 from amuro.tasks import DATASETS, HIDDEN, SFT, TASKS, Reading, Source, Task
 
@@ -106,6 +109,21 @@ def conversation_rows(
         raise ValueError(f"--dataset {dataset!r}: allowed: {there}, or the path of a .jsonl file of conversations")
     loaded = read_conversations(raw, origin)
     return loaded.sample(n if n is not None else max(1, round(fraction * len(loaded.rows))), sample_seed)
+
+
+def read_all(names: Sequence[str], data_dir: str | None) -> Iterator[str]:
+    """Read datasets and tasks once (all where none is named), which checks them and brings the hub's into its cache; a
+    line on each. ValueError on a name that is none, before anything is read, or on rows that are not sound."""
+    if unknown := [name for name in names if name not in (*DATASETS, *TASKS)]:
+        raise ValueError(f"{unknown[0]!r}: {unknown_of(unknown[0], [*DATASETS, *TASKS])}")
+    data_dir = resolve_data_dir(data_dir)
+    for name in [name for name in DATASETS if name in names or not names]:
+        read = training_rows if name in SFT else conversation_rows
+        rows = read(name, data_dir, sys.maxsize)
+        yield f"train {name:<16} {len(rows.rows):>9,} rows            {rows.origin}"
+    for name in [name for name in TASKS if name in names or not names]:
+        scored = evaluation_rows(name, data_dir)
+        yield f"score {name:<16} {len(scored.test.rows):>9,} rows, {len(scored.shots)} shots   {scored.test.origin}"
 
 
 @dataclass(frozen=True)

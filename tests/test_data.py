@@ -264,13 +264,23 @@ scored = data.evaluation_rows("mnli_matched", None)
 print(train.digest, train.origin, scored.test.digest, len(scored.test.rows), len(scored.shots))
 """
     home = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
-    done = run("-c", script, HF_ENDPOINT=hub.url, **home)
+    read = run("-m", "amuro.cli", "data", "mnli_matched", "mnli", HF_ENDPOINT=hub.url, **home)
+    assert read.returncode == 0 and read.stdout.count(commit_of("refs/convert/parquet")) == 2, read.stderr
     hub.close()
+    done = run("-c", script, **home | {"HF_HUB_OFFLINE": "1"})  # found in the cache
     assert done.returncode == 0, done.stderr
     digest, origin, scored, n, shots = done.stdout.split()
     assert digest == data.training_rows("mnli", str(mirror)).digest
     assert scored == data.evaluation_rows("mnli_matched", str(mirror)).test.digest
     assert origin == f"nyu-mll/glue@{commit_of('refs/convert/parquet')}/mnli/train" and (n, shots) == ("24", "8")
+
+
+def test_everything_is_read_once(mirror):
+    lines = list(data.read_all([], str(mirror)))
+    assert [line.split()[:2] for line in lines] == [["train", n] for n in DATASETS] + [["score", n] for n in TASKS]
+    assert "24 rows, 8 shots" in lines[-1] or "16 rows, 8 shots" in lines[-1]
+    with pytest.raises(ValueError, match="'mnlii': unknown; did you mean mnli"):
+        list(data.read_all(["mnlii"], str(mirror)))
 
 
 @needs_shared

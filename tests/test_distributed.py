@@ -16,6 +16,7 @@ from test_settings import train_sft
 
 from amuro import results, training
 from amuro.cells import read_record
+from amuro.running.worker import Worker
 
 CONFIGS = ROOT / "sweeps" / "accelerate"
 SCORED = ("--tasks", "mnli_matched,xsum", "--num_shots", "0")
@@ -105,3 +106,27 @@ def test_an_epoch_that_two_processes_cannot_share_is_refused():
     two = SimpleNamespace(world_size=2, per_device_train_batch_size=2, gradient_accumulation_steps=2)
     with pytest.raises(ValueError, match="20 rows do not make whole batches of 8 for 2 processes: give .*rows 16"):
         training.trainer(None, None, two, [{"labels": [1]}] * 20)
+
+
+ENDS = """
+import sys
+from amuro.running import ledger
+from amuro.running.claims import Claimed
+
+def main(argv):
+    if argv[0] == "claimed":
+        raise Claimed("a folder")
+    sys.exit(3)
+
+ledger.run("train_sft.py", main)
+"""
+
+
+def test_a_worker_of_several_gpus_knows_why_its_processes_ended(tmp_path):
+    """The launcher makes 1 of every exit code: a cell that another command has is not a failed one."""
+    (tmp_path / "ends.py").write_text(ENDS)
+    worker, ended = Worker(str(ROOT), 2), []
+    for end in ("claimed", "broken"):
+        done = worker.work(str(tmp_path / "ends.py"), [end], str(tmp_path / "log"))
+        ended.append((done.state, done.cause))
+    assert ended == [("claimed", ""), ("failed", "exit code 1")], (tmp_path / "log").read_text()

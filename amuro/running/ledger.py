@@ -21,6 +21,7 @@ from pathlib import Path
 
 from amuro.cells import Unit, write_atomic
 from amuro.conversations import TEMPLATE_VERSION
+from amuro.programs import AGAIN
 from amuro.prompts import PROMPTS_VERSION
 from amuro.recipes import path_of
 from amuro.registry.family_files import family_folder
@@ -31,7 +32,7 @@ from amuro.tasks import TASK_VERSION
 FOLDER = "commands"
 VERSIONS = f"prompts {PROMPTS_VERSION}, template {TEMPLATE_VERSION}, tasks {TASK_VERSION}"
 LOG = "AMURO_LOG"  # where the output of a program goes that another process has started
-ENDED = ".ended"  # beside that log: what has ended such a program, where its launcher makes 1 of every exit code
+ENDED = ".ended"  # beside that log: why such a program is to be run again; its launcher makes 1 of every exit code
 FILES = ("checkpoint", "dataset", "data_dir", "recipe")  # flags that may name files
 
 _made: dict[str, list[str]] = {}  # of the command under way: the folders of its cells -> their units
@@ -73,7 +74,7 @@ def run(program: str, main: Callable, argv: Sequence[str] | None = None, log: st
     try:
         made = main(argv)
     except SystemExit as end:
-        if LOG in os.environ and os.environ.get("RANK", "0") == "0":
+        if end.code == AGAIN and LOG in os.environ and os.environ.get("RANK", "0") == "0":
             Path(f"{log}{ENDED}").write_text(type(end).__name__, encoding="utf-8")
         raise
     except Exception as error:
