@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from amuro import results, tracking
 from amuro.cells import Cell, read_record, write_record
+from amuro.units import read_examples, read_unit, write_unit
 
 FAST = ["--learning_rate", "1e-3", "--num_shots", "0", "--eval_batch_size", "32", "--num_train_epochs", "2"]
 
@@ -106,6 +107,17 @@ def test_weights_go_once_evaluated_and_come_back_when_units_are_missing(family, 
     removed.unlink()
     train_sft.main(arguments(family, mirror, tmp_path))
     assert pd.read_parquet(removed).equals(content) and not (folder / "weights").exists()
+
+
+def test_scores_of_former_weights_go_when_the_training_ends_in_others(family, mirror, tmp_path):
+    """Weights gone and another task asked: the training is repeated, and on a GPU it may end in other bits."""
+    folder = train_sft.main([*arguments(family, mirror, tmp_path), "--tasks", "mnli_matched,rte"])
+    (of_others,) = folder.glob("units/rte-*")
+    unit = read_unit(of_others)
+    unit["about"]["scored"]["weights"] = "sha256:other"
+    write_unit(of_others, unit["rows"], read_examples(of_others), unit["about"])
+    train_sft.main([*arguments(family, mirror, tmp_path), "--tasks", "xsum"])
+    assert sorted(path.name.split("-")[0] for path in folder.glob("units/*")) == ["mnli_matched", "xsum"]
 
 
 def test_kept_weights_stay_where_the_same_cell_is_asked_for_more(family, mirror, tmp_path):
