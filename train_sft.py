@@ -71,18 +71,22 @@ def main(argv: list[str] | None = None) -> Path:
         trains = not (record and tuned.is_dir())
         if trains:
             disk.refuse(folder)
+        else:
+            weights.check(tuned, record)
         sft.output_dir = str(folder)
         training.say(f"cell {cell.cell_id}: {folder}\n{settings.describe(origins, arguments, sft, lora)}")
         base = fetch(checkpoint)
         training.check_length(base, sft.max_length)
         evaluation.check_model(base, asked, todo)
+        if trains:  # what is wrong with a row is said before the model is loaded
+            reader = checkpoints.load_tokenizer(base)
+            examples, truncated = encode_rows(rows.rows, family, reader, sft.max_length)
+            unseen, _ = encode_rows(held_out, family, reader, sft.max_length)
 
         with tracking.run(cell, folder, **tracked, num_train_rows=len(rows.rows)) as run:
             if trains:
                 model, tokenizer = checkpoints.load(base, device="cpu", attention=lora.attn_implementation, base=True)
                 weights.check_space(model, sft, folder)
-                examples, truncated = encode_rows(rows.rows, family, tokenizer, sft.max_length)
-                unseen, _ = encode_rows(held_out, family, tokenizer, sft.max_length)
                 held = [training.Held(lease)]
                 trainer = training.trainer(model, tokenizer, sft, examples, get_peft_config(lora), held)
                 keeper = Keeper(folder, cell.cell_id, keep=sft.save_total_limit or 1)

@@ -177,12 +177,12 @@ def write_record(folder: Path, cell: Cell, again: bool = False, **details) -> di
 def read_record(folder: Path) -> dict | None:
     """The record of a complete training, None where there is none. ValueError where the file is not a record."""
     path = folder / "run.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))  # our own file: not read as strictly as others' are
         _check_record(record, Cell(**record["cell"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         said = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ValueError(f"{path}: not a record of a cell ({said}); remove the folder to run the cell again") from None
     return record

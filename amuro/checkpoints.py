@@ -13,6 +13,7 @@ with its weights, config and tokenizer, the only place they are read from, and `
 
 import copy
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -187,7 +188,7 @@ def checkpoint_of(family: Family, revision: Revision, point: str) -> Checkpoint:
     name = f"{family.name}@{point}"
     if repo:
         return Checkpoint(family.name, name, step, tokens_b, f"{repo}@{commit}", repo=repo, commit=commit)
-    path = Path(revision.name).resolve()
+    path = Path(os.path.realpath(revision.name))  # pathlib's own stops at a loop of links with a traceback
     if not (path / "config.json").is_file():
         raise ValueError(f"{family.folder}: step {step} is {path}, which has no config.json")
     return Checkpoint(family.name, name, step, tokens_b, digest(path), path=str(path))

@@ -20,6 +20,7 @@ LOG_MODEL = ("none", "reference", "upload")
 REPORT_TO = ("wandb", "none")
 ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")  # of transformers itself
 INSTRUCT = tuple(name for name in DATASETS if name not in SFT)
+MOST_RANK = 65536  # of adapters
 LORA = ("lora_", "use_rslora", "use_dora")  # how the flags begin that shape the adapters
 
 # (least, greatest) of what can be given as a number; seeds are numpy's
@@ -28,7 +29,9 @@ NUMBERS = {
         "limit eval_batch_size batch_size num_train_rows per_device_train_batch_size".split(), (1, 2**31 - 1)
     ),
     "save_total_limit": (1, 2**31 - 1),
-    **dict.fromkeys("held_out_rows dataloader_num_workers warmup_steps".split(), (0, 2**31 - 1)),
+    **dict.fromkeys("held_out_rows warmup_steps".split(), (0, 2**31 - 1)),
+    "dataloader_num_workers": (0, 256),
+    "num_train_epochs": (-math.inf, 10**6),
     **dict.fromkeys("seed sample_seed shot_seed data_seed".split(), (0, 2**32 - 1)),
     **dict.fromkeys("weight_decay max_grad_norm adam_epsilon neftune_noise_alpha".split(), (0, math.inf)),
     **dict.fromkeys("adam_beta1 adam_beta2 label_smoothing_factor".split(), (0, 1)),
@@ -54,6 +57,8 @@ def check_evaluation(arguments) -> None:
             f"--prompt_format {arguments.prompt_format}: {', '.join(unasked)} have the format "
             f"{', '.join(TASKS[unasked[0]].prompt_formats)} only; add it, or leave these tasks out"
         )
+    if tasks and items(arguments.methods) != ["token_prob"] and not any(TASKS[name].labels for name in tasks):
+        raise ValueError(f"--methods {arguments.methods}: none of the tasks has labels to be read; leave it out")
     for text in items(arguments.num_shots):
         if not re.fullmatch("[0-8]", text):
             raise ValueError(f"--num_shots {text!r}: a comma list of numbers from 0 to 8 is needed")
@@ -62,6 +67,8 @@ def check_evaluation(arguments) -> None:
         text = getattr(arguments, name)
         if text is not None and not (text.strip() and text.isprintable()):
             raise ValueError(f"--{name} {text!r}: the name of a folder is needed, or leave the flag out")
+        if text and text.startswith("~"):
+            raise ValueError(f"--{name} {text}: ~ is expanded by a shell alone, as in --{name} ~/x; write the path out")
     if os.path.lexists(arguments.runs) and not os.path.isdir(arguments.runs):
         raise ValueError(f"--runs {arguments.runs}: is there, and no folder; give another one")
 
@@ -113,13 +120,23 @@ def check_training(arguments, sft, given: list[str], recipe: dict) -> None:
     if sft.max_steps < 0 and not sft.num_train_epochs > 0:
         raise ValueError(f"--num_train_epochs {sft.num_train_epochs}: must be above 0")
     if sft.report_to not in ([], ["none"], ["wandb"]):
-        raise ValueError(f"--report_to {' '.join(sft.report_to)}: allowed: {', '.join(REPORT_TO)}")
+        raise ValueError(f"--report_to {' '.join(map(str, sft.report_to))}: allowed: {', '.join(REPORT_TO)}")
     if sft.use_liger_kernel and not find_spec("liger_kernel"):
         raise ValueError("--use_liger_kernel: the package liger-kernel is not installed; leave the flag out")
     if sft.max_length is None or sft.max_length < 8:
         raise ValueError(f"--max_length {sft.max_length}: must be at least 8 tokens")
     if sft.packing or sft.padding_free:
         raise ValueError("--packing and --padding_free: rows are pre-tokenised one by one here; leave them out")
+    if sft.fp16 and sft.use_cpu:
+        raise ValueError("--fp16: float16 needs a GPU; leave it out, or give --bf16 true")
+    if sft.pad_to_multiple_of is not None and sft.pad_to_multiple_of < 1:
+        raise ValueError(f"--pad_to_multiple_of {sft.pad_to_multiple_of}: must be at least 1")
+    if sft.max_steps == 1 and sft.warmup_steps > 0:
+        raise ValueError("--max_steps 1: its one step would be warm-up, at rate 0; add --warmup_steps 0")
+    if sft.optim_args and sft.optim.startswith("adamw_torch"):
+        raise ValueError(
+            f"--optim_args {sft.optim_args}: AdamW takes none of them; --adam_beta1 and the like are flags"
+        )
     if sft.save_strategy not in ("no", "steps", "epoch"):
         raise ValueError(f"--save_strategy {sft.save_strategy.value}: allowed: no, steps, epoch")
     if sft.save_strategy == "steps" and not sft.save_steps > 0:
@@ -140,8 +157,9 @@ def check_lora(lora, given: list[str], recipe: dict) -> None:
         )
     if lora.use_peft and not lora.lora_alpha > 0:
         raise ValueError(f"--lora_alpha {lora.lora_alpha}: must be above 0")
-    if lora.lora_r < 1 or not 0 <= lora.lora_dropout < 1:
-        raise ValueError(f"--lora_r {lora.lora_r} --lora_dropout {lora.lora_dropout}: at least 1; from 0 to below 1")
+    if not 1 <= lora.lora_r <= MOST_RANK or not 0 <= lora.lora_dropout < 1:
+        both = f"--lora_r {lora.lora_r} --lora_dropout {lora.lora_dropout}"
+        raise ValueError(f"{both}: from 1 to {MOST_RANK}; from 0 to below 1")
 
 
 def check_optimizer(sft) -> None:

@@ -21,6 +21,7 @@ import typer
 from typer._click.exceptions import NoArgsIsHelpError, UsageError  # typer has no public name for them
 
 from amuro.registry import commands
+from amuro.registry.commands import folder
 
 # Click re-wraps a paragraph unless it begins with \b.
 HELP = "What more pre-training buys after fine-tuning, and what fine-tuning makes a model forget, per checkpoint.\n\n"
@@ -32,11 +33,13 @@ app.add_typer(commands.app, name="checkpoints")
 
 @app.command()
 def nursery(
-    out: Annotated[Path, typer.Option(help="folder to write family/ and data/ under")] = Path("nursery"),
+    out: Annotated[
+        Path, typer.Option(parser=folder, metavar="FOLDER", help="folder to write family/ and data/ under")
+    ] = Path("nursery"),
     preset: Annotated[
         str, typer.Option(help="default (two minutes on two cores), tiny (seconds); with --text also study (an hour)")
     ] = "default",
-    seed: Annotated[int, typer.Option(min=0, help="seed of the world, its text and the weights")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="seed of the world, its text and the weights")] = 0,
     text: Annotated[Path | None, typer.Option(help="folder of .txt files to pre-train on instead of the world")] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; the same number gives the same bytes")
@@ -76,7 +79,12 @@ Only = Annotated[
     typer.Option(help="NAME=VALUE, like dataset=mnli: only cells that have it; of one name any, of several names all"),
 ]
 Runs = Annotated[
-    Path | None, typer.Option(help="the folder that cells are written under; default: the files' own, else runs")
+    Path | None,
+    typer.Option(
+        parser=folder,
+        metavar="FOLDER",
+        help="the folder that cells are written under; default: the files' own, else runs",
+    ),
 ]
 
 
@@ -157,9 +165,6 @@ def run(
     from amuro.running import grids, ledger, needs
     from amuro.running.plan import check_data
 
-    if address is not None and not address.strip():
-        raise ValueError("--address '': auto, or HOST:PORT of a Ray cluster; leave it out to use this machine")
-
     commands = grids.read(files, only or ())
     where = grids.runs_of(commands, runs)
     entries = ledger.read(where)
@@ -220,7 +225,11 @@ def status(
 
 
 @app.command()
-def sync(runs: Annotated[Path, typer.Option(help="the folder that cells are written under")] = Path("runs")) -> None:
+def sync(
+    runs: Annotated[
+        Path, typer.Option(parser=folder, metavar="FOLDER", help="the folder that cells are written under")
+    ] = Path("runs"),
+) -> None:
     """Hand over to W&B what it does not have yet: what was recorded offline, and what a server that was down missed.
 
     Twice is once; cut off anywhere, the same command goes on. Every artifact is checked to have arrived, and the

@@ -183,7 +183,7 @@ def content_id(row: dict) -> str:
 
 def has_split(source: Source, split: str, data_dir: str | None) -> bool:
     """Whether the mirror has the split; the hub has every split that a specification names."""
-    return data_dir is None or (Path(data_dir) / source.folder / f"{split}.jsonl").is_file()
+    return data_dir is None or os.path.lexists(Path(data_dir) / source.folder / f"{split}.jsonl")
 
 
 def open_split(
@@ -297,6 +297,8 @@ def _choices(row: dict, reading: Reading) -> dict:
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict]]:
     """(row number from 1, row) of a JSON-lines file; ValueError names the file and row that is not UTF-8 JSON."""
+    if os.path.lexists(path) and not path.is_file():
+        raise ValueError(f"{path}: is there, and no file; a file of JSON lines is needed")
     if not path.is_file():
         there = sorted(each.stem for each in path.parent.glob("*.jsonl")) if path.parent.is_dir() else []
         raise ValueError(f"{path}: no such file; splits there: {', '.join(there) or 'none'}")

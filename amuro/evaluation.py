@@ -88,7 +88,13 @@ def check_model(folder: Path, asked: Request, todo: list[Unit], prepare: Callabl
                 prepare(tokenizer)
             if unit.apply_chat_template and not tokenizer.chat_template:
                 raise ValueError(f"--apply_chat_template: the tokenizer of {folder} has no chat template")
-            task.check_context(asked.limit, **_chat(unit, task.lm))
+            try:
+                task.check_context(asked.limit, **_chat(unit, task.lm))
+            except ValueError:
+                raise
+            except Exception as error:  # a chat template's own mistake is of any type
+                what = f"{type(error).__name__}: {error}"
+                raise ValueError(f"{folder}: its tokenizer and config make no prompts ({what})") from error
             if task.spec.labels and task.asks_candidates:
                 _ = task.candidates
         finally:
@@ -101,7 +107,7 @@ def missing(folder: Path, asked: Request, weights: str) -> list[Unit]:
     out = []
     for unit in asked.units:
         path = unit.path(folder)
-        if not path.is_file() or read_unit(path)["about"]["scored"] != _scored(unit, asked, weights):
+        if not path.is_file() or read_unit(path)["about"].get("scored") != _scored(unit, asked, weights):
             out.append(unit)
     return out
 

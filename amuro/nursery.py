@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
@@ -28,10 +28,13 @@ from transformers import OlmoConfig, OlmoForCausalLM, PreTrainedTokenizerFast
 
 from amuro.cells import write_atomic
 from amuro.encoding import IGNORED
+from amuro.names import first_line
 from amuro.prompts import PAPER
+from amuro.strict import read_json
 from amuro.world import GUILD, LABELS, WORLD_VERSION, documents, make_world
 from amuro.world_data import write_datasets
 
+MOST_THREADS = 256  # torch crashes on tens of thousands
 EOS, PAD = "<|endoftext|>", "<|padding|>"  # ids 0 and 1
 
 
@@ -107,6 +110,8 @@ def raise_nursery(
     if clash := [place for place in (Path(out), *Path(out).parents) if place.exists() and not place.is_dir()]:
         raise ValueError(f"--out {out}: {clash[0]} is a file; choose another --out")
     presets = WORLD if text is None else TEXT
+    if threads is not None and threads > MOST_THREADS:
+        raise ValueError(f"--threads {threads}: {MOST_THREADS} at most, and no more than there are cores")
     if preset not in presets:
         raise ValueError(f"no preset {preset!r}; there are {', '.join(presets)}")
     files = [] if text is None else _text_files(text)
@@ -139,7 +144,8 @@ def raise_nursery(
 
 
 def _check_same(family: Path, asked: dict) -> None:
-    found = json.loads((family / "family.json").read_text(encoding="utf-8")).get("recipe", {})
+    record = read_json(family / "family.json")
+    found = record.get("recipe", {}) if isinstance(record, dict) else {}
     differs = [
         f"{key} is {found.get(key)!r}, asked {value!r}" for key, value in asked.items() if found.get(key) != value
     ]
@@ -320,8 +326,11 @@ def _begun(family: Path, asked: dict) -> bool:
     """Whether this raising was cut off, and can go on."""
     if not (family / STATE).exists():
         return False
-    with safe_open(family / STATE, framework="pt") as file:
-        return json.loads(file.metadata()["about"])["asked"] == asked
+    try:
+        with safe_open(family / STATE, framework="pt") as file:
+            return json.loads(file.metadata()["about"])["asked"] == asked
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{family / STATE}: damaged ({first_line(error)}); remove it to begin again") from None
 
 
 def _store(state: Path, step: int, model: OlmoForCausalLM, optimisers: list, about: dict) -> None:

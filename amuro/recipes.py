@@ -89,7 +89,7 @@ def read_recipe(name: str, parser: argparse.ArgumentParser) -> dict:
         raise ValueError(f"--recipe {path}: per_dataset must be like {{xsum: {{learning_rate: 2.0e-7}}}}")
     if unknown := [dataset for dataset in per_dataset if dataset not in DATASETS]:
         raise ValueError(f"--recipe {path}: per_dataset: {unknown[0]}: {unknown_of(unknown[0], DATASETS)}")
-    kinds = _kinds(parser)
+    kinds, choices = _kinds(parser), {action.dest: action.choices for action in parser._actions}
     if "recipe" in recipe:
         raise ValueError(f"--recipe {path}: key recipe: a recipe cannot take another one; copy its keys")
     if both := {"checkpoint", "dataset"} & {key for values in per_dataset.values() for key in values}:
@@ -100,6 +100,11 @@ def read_recipe(name: str, parser: argparse.ArgumentParser) -> dict:
         if asks := [key for key in values if key not in kinds]:
             raise ValueError(f"--recipe {path}: key {asks[0]}: a question, no setting; leave it out")
         problems += [problem for key, value in values.items() if (problem := _mistyped(key, value, kinds[key]))]
+        problems += [
+            f"{key}: {value!r}: {unknown_of(value, list(map(str, choices[key])))}"
+            for key, value in values.items()
+            if choices.get(key) and value not in choices[key]
+        ]
     if problems:
         raise ValueError(f"--recipe {path}: {'; '.join(problems)}")
     return recipe
@@ -115,8 +120,13 @@ def _kinds(parser) -> dict[str, set[type]]:
 
 def _mistyped(key: str, value, kinds: set[type]) -> str:
     takes = {float: (int, float), list: (list, str)}
-    if any(isinstance(value, bool) == (kind is bool) and isinstance(value, takes.get(kind, kind)) for kind in kinds):
+    texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
+    if texts and any(
+        isinstance(value, bool) == (kind is bool) and isinstance(value, takes.get(kind, kind)) for kind in kinds
+    ):
         return ""
+    if isinstance(value, list) and list in kinds:
+        return f"{key}: {value!r}: texts are needed in the list"
     if kinds & {int, float} and isinstance(value, str):
         remedy = ""
         try:

@@ -19,10 +19,11 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from amuro.cells import read_record
+from amuro.cells import STAGES, read_record
 from amuro.compaction import MANY, STAMP, gather, stamp
 from amuro.units import read_examples, read_scores
 
+MOST_TOKENS_B = 1e9  # billions
 COLUMNS = {  # name -> pandas type; Int64 and string may be empty
     "family": "string",
     "step": "Int64",
@@ -135,7 +136,7 @@ def _column(field: pa.Field, rows: list[dict], files: dict[str, str]) -> pa.Arra
     values = [row.get(field.name) for row in rows]
     try:
         return pa.array(values, field.type, from_pandas=True)
-    except (pa.ArrowException, TypeError):
+    except (pa.ArrowException, TypeError, OverflowError):
         kinds = {pa.string(): str, pa.bool_(): bool, pa.int64(): int}.get(field.type, (int, float))
         wrong = next(at for at, value in enumerate(values) if value is not None and not isinstance(value, kinds))
         where = f"{files[rows[wrong][STAMP]]}: {field.name} {values[wrong]!r}"
@@ -151,6 +152,16 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
     """The table with its types set and in order; ValueError on a repeated key, a value outside [0, 1], one task in
     two versions or one whose name is a path."""
     table = table.astype(COLUMNS).sort_values(ORDER)
+    texts = [name for name, kind in COLUMNS.items() if kind == "string"]
+    lacking = table[table[[*texts, "n"]].isna().any(axis=1)]
+    if len(lacking):
+        raise ValueError(f"{len(lacking)} rows without a name or n, the first: {_said(lacking)}; run it again")
+    sizes = (table["n"] < 1) | (table["num_shots"] < 0) | ~table["tokens_b"].between(0, MOST_TOKENS_B).fillna(True)
+    odd = table[~table["stage"].isin(STAGES) | sizes]
+    if len(odd):
+        raise ValueError(
+            f"{len(odd)} rows with a stage, n, num_shots or tokens that cannot be, the first: {_said(odd)}"
+        )
     repeated = table[table.duplicated(KEY, keep=False)]
     if len(repeated):
         raise ValueError(f"{len(repeated)} rows share a key, the first: {_said(repeated)}; keep one of their files")

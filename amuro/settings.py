@@ -9,6 +9,7 @@ from `published.yaml` (recipes.py). What the flags may be is checked in checks.p
 """
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -42,6 +43,10 @@ HOUSE = {
     "report_to": "wandb",
     "lora_target_modules": "all-linear",  # OLMo has no default in peft, and attention alone learns less
 }
+
+# Errors of the system that are about what was typed: a name that is too long, a loop, a place that cannot be written.
+NAMES = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
+NAMES |= {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @dataclass
@@ -182,7 +187,7 @@ def _made(parser, argv: list[str]):
     except json.JSONDecodeError as error:
         wrong = [word for word in argv if word.partition("=")[2].startswith("{") or word.startswith("{")]
         raise ValueError(f"{' '.join(wrong) or 'a flag'}: not JSON ({error})") from None
-    except (ArithmeticError, ImportError, OSError) as error:
+    except (ArithmeticError, AttributeError, ImportError, OSError, TypeError) as error:
         said = " ".join(str(error).split()).partition(". ")[0]
         raise ValueError(f"a flag or the recipe has a value that cannot be used: {said}; see --help_all") from None
 
@@ -241,12 +246,12 @@ def script(main, program: str = "") -> None:
             ledger.run(program, main)
         else:
             main()
-    except ValueError as error:
-        if os.environ.get("AMURO_DEBUG"):
+    except (ValueError, OSError) as error:
+        if os.environ.get("AMURO_DEBUG") or (isinstance(error, OSError) and error.errno not in NAMES):
             raise
         sys.exit(_fail(error))
 
 
-def _fail(error: ValueError) -> int:
+def _fail(error: Exception) -> int:
     print("error:", " ".join(str(error).split()), file=sys.stderr)
     return 2

@@ -8,6 +8,7 @@ digits, texts that are no Unicode, and nesting that is too deep.
 """
 
 import json
+import re
 from pathlib import Path
 
 import yaml
@@ -65,7 +66,7 @@ def _refuse(name: str):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without keys that are there twice."""
+    """YAML without keys that are there twice, and without numbers that are not what they look like (010, 1:30)."""
 
     def once(self, node) -> dict:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -73,8 +74,15 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(f"{twice[0]} is there more than once", node.start_mark)
         return self.construct_mapping(node, deep=True)
 
+    def as_written(self, node) -> int:
+        if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", node.value):
+            said = f"YAML 1.1 reads {node.value} as {self.construct_yaml_int(node)}; write that"
+            raise yaml.MarkedYAMLError(said, node.start_mark)
+        return self.construct_yaml_int(node)
+
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.once)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.as_written)
 
 
 def read_yaml(path: Path):

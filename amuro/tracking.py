@@ -151,7 +151,7 @@ def place_files(runs: Path) -> None:
 def _init(wandb, asked: dict, runs: Path):
     """Open the run, offline where that is asked for, or where it cannot be online."""
     if os.environ.get("WANDB_MODE", "online") != "online":
-        return wandb.init(mode=os.environ["WANDB_MODE"], **asked)
+        return _begin(wandb, os.environ["WANDB_MODE"], asked)
     try:
         if wandb.login(prompt=False):  # asks the server, and gives up after seconds
             return wandb.init(mode="online", **asked)
@@ -161,7 +161,15 @@ def _init(wandb, asked: dict, runs: Path):
         if "offline" not in _said:
             _said.add("offline")
             _say("no key is configured, runs are recorded offline (`wandb login` or WANDB_API_KEY changes that)")
-    return wandb.init(mode="offline", **asked)
+    return _begin(wandb, "offline", asked)
+
+
+def _begin(wandb, mode: str, asked: dict):
+    """Open a run that asks no server. ValueError where W&B refuses what the environment says."""
+    try:
+        return wandb.init(mode=mode, **asked)
+    except (wandb.Error, ValueError) as error:
+        raise ValueError(f"W&B: {first_line(error)}; see the variables WANDB_* of the environment") from None
 
 
 def _hand_over(tracked: _Run) -> None:

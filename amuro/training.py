@@ -63,7 +63,7 @@ def hyperparameters(sft: SFTConfig, batch_size: int, lora: ModelConfig) -> dict:
     if lora.use_peft:
         names = [each.name for each in fields(lora) if each.name.startswith(("lora_", "use_"))]
         plain |= {name: getattr(lora, name) for name in names}
-    precision = "bfloat16" if sft.bf16 else "float16" if sft.fp16 else "float32"
+    precision = {"bf16": "bfloat16", "fp16": "float16"}.get(sft.mixed_precision, "float32")  # a launcher's counts too
     return {**plain, "batch_size": batch_size, "training_dtype": precision}
 
 
@@ -204,7 +204,9 @@ def fit(trainer: SFTTrainer, keeper: Keeper | None = None, held_out: Sequence[di
     after = _checksums(trainer.model)
     moved = sum(before[name] != after[name] for name in after)
     if not moved:
-        raise RuntimeError(f"no weight moved in {planned} steps: --learning_rate {sft.learning_rate} is too low")
+        raise RuntimeError(
+            f"no weight moved in {planned} steps: --learning_rate {sft.learning_rate} is too low, or they are warm-up"
+        )
     # Autocast wraps the model's forward for good; from here on the weights count as they are.
     trainer.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     unseen = {"held_out_rows": len(held_out), "held_out_loss": mean_loss(trainer.model, held_out)} if held_out else {}
@@ -275,7 +277,7 @@ def write_record(folder: Path, cell: Cell, keeper: Keeper, trained: dict, settin
             raise LostClaim(f"{folder}: another command has completed the cell with other weights; these are removed")
         keeper.clear()
         for path in folder.glob("units/*.parquet") if again else ():
-            if read_unit(path)["about"]["scored"]["weights"] != ours:
+            if read_unit(path)["about"].get("scored", {}).get("weights") != ours:
                 say(f"{path.name}: scored on the weights of an earlier training, removed")
                 path.unlink()
     PartialState().wait_for_everyone()

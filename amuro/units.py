@@ -36,8 +36,11 @@ def write_unit(path: Path, rows: list[dict], examples: pd.DataFrame, about: dict
 def read_unit(path: Path) -> dict:
     """`rows` and `about` of a unit's file, without its examples. ValueError where it is no such file."""
     try:
-        return _header(pq.read_schema(path))
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        header = _header(pq.read_schema(path))
+        if not isinstance(header["rows"], list) or not isinstance(header["about"].get("scored", {}), dict):
+            raise ValueError("its rows are no list, or what they were scored on no mapping")
+        return header
+    except (pa.ArrowException, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from None
 
 

@@ -77,6 +77,12 @@ def _write(folder: Path, write: Callable) -> None:
         raise ValueError(f"{folder}: cannot be written ({error}); nothing of it is kept") from None
 
 
+def check(tuned: Path, record: dict) -> None:
+    """ValueError where kept weights are not those of their cell's record: changed or replaced afterwards."""
+    if checkpoints.digest(tuned) != record["weights"]:
+        raise ValueError(f"{tuned}: not the weights of the cell's record; remove the folder to train the cell again")
+
+
 def tidy(folder: Path, record: dict | None) -> None:
     """Remove what a killed command has left in a cell's folder: what it was writing or removing, weights of a repeated
     training that came to no record, and the checkpoints of one that is complete. Only under the cell's claim."""

@@ -208,7 +208,7 @@ def run(arguments: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Write the report; returns the exit code. A mistake ends in one line on stderr and code 2 (AMURO_DEBUG=1 shows
     the traceback)."""
-    return finish(run, make_parser().parse_args(argv))
+    return finish(run, make_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,8 @@ def read(argv: list[str] | None = None) -> Arguments:
     checks.check_evaluation(arguments)
     if not any(checks.items(arguments.checkpoint or "") + checks.items(arguments.cell or "")):
         raise ValueError("give --checkpoint (BASE models), --cell (tuned ones), or both")
+    if checks.items(arguments.tasks) == ["none"]:
+        raise ValueError("--tasks none: nothing would be evaluated; name tasks")
     if arguments.dtype not in checks.DTYPES:
         raise ValueError(f"--dtype {arguments.dtype!r}: allowed: {', '.join(checks.DTYPES)}")
     if arguments.report_to not in checks.REPORT_TO:
@@ -117,11 +119,13 @@ def tuned_model(name: str, arguments: Arguments) -> Model:
     if changed := changed_packages(record):
         print(f"note: the cell was trained with other packages: {changed}")
     asked = evaluation.request(arguments, cell.dataset, arguments.dtype)
-    if not asked.units and checks.items(arguments.tasks) != ["none"]:
+    if not asked.units:
         raise ValueError(f"--tasks {arguments.tasks}: {cell.dataset} has no such tasks; try benchmark or cross_task")
     todo = evaluation.missing(folder, asked, record["weights"])
     if todo and not (folder / "weights").is_dir():
         raise ValueError(f"--cell {folder}: its weights were not kept; run it again with --keep_weights all")
+    if todo:
+        weights.check(folder / "weights", record)
     return Model(cell, folder, record["weights"], asked, todo, None)
 
 

@@ -15,6 +15,7 @@ from amuro.checkpoints import resolve
 from amuro.registry.audit import HELP, audit, audit_weights
 from amuro.registry.families import Revision
 from amuro.registry.findings import Finding, audited, file_name, report, save, steps
+from amuro.registry.intact import faults
 from amuro.registry.snapshots import INDEX, File, Header, Snapshot, parse_header, read_header, snapshots
 
 WIDTH = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8}
@@ -567,3 +568,17 @@ def test_a_vocabulary_that_does_not_fit_is_found(tmp_path, files, told):
     made[64] |= files
     found = weights_audited(tmp_path, made)
     assert [(each.kind, each.step) for each in found] == [("vocabulary", 64)] and told in found[0].what
+
+
+@pytest.mark.parametrize("dtype", ["I64", "BOOL", "F8_E4M3"])
+def test_weights_that_are_no_numbers_with_a_point_are_refused(tmp_path, dtype):
+    """A library would cast them without a word."""
+    WIDTH.setdefault(dtype, 1)
+    (one,) = read(tmp_path, {5: checkpoint(random.Random(0), sharded=False, dtype=dtype)})
+    assert any(f"is {dtype}; weights are F64, F32, F16, BF16" in str(each) for each in faults(one))
+
+
+def test_an_adapter_beside_the_weights_is_refused(tmp_path):
+    files = checkpoint(random.Random(0), sharded=False) | {"adapter_config.json": b"{}"}
+    (one,) = read(tmp_path, {5: files})
+    assert any("an adapter would be added to the weights" in str(each) for each in faults(one))

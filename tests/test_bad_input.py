@@ -117,7 +117,7 @@ FLAGS = """
 --lr_scheduler_kwargs {a:1} => {a:1}: not JSON
 --optim adam => argument --optim.*'adam'
 --optim adamw_bnb_8bit => --optim adamw_bnb_8bit .* cannot be used .*bitsandbytes
---optim_args x => cannot be used
+--optim_args x => --optim_args x: AdamW takes none
 --use_liger_kernel => the package liger-kernel is not installed
 --attn_implementation fast => --attn_implementation 'fast': unknown; .*allowed: eager, sdpa
 --attn_implementation kernels-community/flash-attn => no code from a repository is run
@@ -125,6 +125,15 @@ FLAGS = """
 --use_peft --lora_dropout nan => lora_dropout nan
 --deepspeed nowhere.json => cannot be used: .*deepspeed
 --accelerator_config {"a":1} => --accelerator_config cannot be given: the order of the rows
+--fp16 true --bf16 false => --fp16: float16 needs a GPU
+--train_sampling_strategy nosuch => argument --train_sampling_strategy.*choose from 'random'
+--pad_to_multiple_of 0 => --pad_to_multiple_of 0: must be at least 1
+--max_steps 1 => --max_steps 1: its one step would be warm-up, at rate 0; add --warmup_steps 0
+--num_train_epochs 1e300 => --num_train_epochs 1e.300: must be at most 1000000
+--dataloader_num_workers 100000 => --dataloader_num_workers 100000: must be at most 256
+--use_peft --lora_r 100000000 => --lora_r 100000000 .*: from 1 to 65536
+--runs=~/x => --runs ~/x: ~ is expanded by a shell alone
+--tasks xsum --methods free => --methods free: none of the tasks has labels
 --dataloader_drop_last => --dataloader_drop_last cannot be given: every row is trained on
 --checkpoint => argument --checkpoint: expected one argument; see --help
 --fsdp bogus => fsdp
@@ -168,6 +177,7 @@ MORE_FLAGS = [
     (eval_run.read, "--checkpoint a@1 --runs=", "--runs ''"),
     (eval_run.read, "--checkpoint a@1 --apply_chat_template perhaps", "Truthy value expected"),
     (eval_run.read, "--checkpoint a@1 --dtype float64", "--dtype 'float64': allowed: float32, bfloat16"),
+    (eval_run.read, "--checkpoint a@1 --tasks none", "--tasks none: nothing would be evaluated"),
     (instruct, "--tasks id,ood", "--tasks id,ood: tulu has no such tasks; try benchmark or cross_task"),
     (eval_run.read, "--checkpoint a@1 --trust_remote_code", "no code from a repository is run"),
 ]
@@ -198,6 +208,14 @@ RECIPES = [
     ("learning_rate: !!python/object/apply:os.system [id]", "not YAML"),
     ("a: " + "[" * 3000, "nested too deeply"),
     ("seed: 2026-13-45", "not YAML"),
+    ("train_sampling_strategy: nosuch", "train_sampling_strategy: 'nosuch': unknown; allowed: random"),
+    ("log_level: nosuch", "log_level: 'nosuch': unknown; allowed: detail"),
+    ("lr_scheduler_type: linar", "lr_scheduler_type: 'linar': unknown; did you mean linear"),
+    ("seed: 010", "YAML 1.1 reads 010 as 8; write that"),
+    ("batch_size: 1:30", "YAML 1.1 reads 1:30 as 90; write that"),
+    ("logging_steps: 0x10", "YAML 1.1 reads 0x10 as 16; write that"),
+    ("report_to: [1]", "report_to: .1.: texts are needed in the list"),
+    ("lora_target_modules: [1]", "lora_target_modules: .1.: texts are needed"),
     ("---\nseed: 1\n---\nseed: 2", "not YAML .*another document"),
 ]
 
@@ -468,6 +486,12 @@ OWN_FAMILIES = [
     (OWN.replace("repo: me/mine", "repo: ../../x"), "write OWNER/NAME"),
     (OWN + "needs_remote_code: 1", "needs_remote_code: 1 is not of type bool"),
     (OWN + "note: !!python/name:os.system", "not YAML"),
+    (OWN + "stages: [{branch: yes}]", "stages.0. needs name"),
+    (OWN + "defects: [{what: x}]", "defects.0. needs source"),
+    (OWN + "repos: [{repo: a/b}]", "repos.0. needs step, tokens_b"),
+    (OWN + "sizes: [1, 2]", "sizes: .1, 2.; a list of texts is needed"),
+    (OWN + "sizes: []", "sizes: ..; a list of texts is needed"),
+    (OWN.replace("repo: me/mine", 'folder: "a\\0b"'), "no such folder .it does not print"),
 ]
 
 
@@ -745,7 +769,11 @@ run {here}/s.yaml --gpus_per_cell -1 => '--gpus_per_cell': Input should be
 run {here}/s.yaml --cells_per_gpu 0 => '--cells_per_gpu': Input should be
 run {here}/s.yaml --processes -1 => '--processes': Input should be
 run {here}/s.yaml --runs {here}/file --dry_run => --runs .*file: is there, and no folder
-run {here}/s.yaml --runs= => --runs: the name of a folder is needed
+run {here}/s.yaml --runs= => '--runs': the name of a folder is needed
+run {here}/s.yaml --runs=~/x => '--runs': the name of a folder is needed, with ~ written out
+nursery --out= => '--out': the name of a folder is needed
+nursery --threads 100000 => --threads 100000: 256 at most
+run {here}/s.yaml --address bogus => --address 'bogus': auto, or HOST:PORT
 run {here}/s.yaml --runs {here}/file/x => --runs .*file/x: cannot be made .Not a directory
 run {here}/s.yaml --address= => --address '': auto, or HOST:PORT
 run {here}/s.yaml --dry-run => No such option: --dry-run .Possible options: --dry_run
@@ -829,7 +857,8 @@ REAL = [
     ([*AMURO, "checkpoints", "select", "nowhere/family.yaml"], LIGHT, "cannot be read"),
     ([*AMURO, "nursery", "--preset", "huge"], 15, "no preset 'huge'"),
     ([*AMURO, "rates", "--checkpoint", "a@1", "--dataset", "mnli", "--learning_rates", "1"], 15, "two different rates"),
-    (["train_sft.py", *BASE, "--learning_rate", "inf"], 15, "must be a finite number"),
+    (["train_sft.py"], 15, "required: --checkpoint, --dataset"),
+    (["train_sft.py", *BASE, "--runs", "x" * 300], 15, "too long"),
     (["-m", "eval.run", "--checkpoint", ","], 15, "give --checkpoint"),
 ]
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from amuro.running.cluster import cluster, cores, sizing
+from amuro.running.cluster import check_address, cluster, cores, sizing
 
 
 @pytest.fixture
@@ -42,3 +42,12 @@ def test_a_cluster_that_does_not_answer_is_one_line(end, monkeypatch):
 def test_a_job_on_a_shared_machine_has_its_own_cores_alone(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
     assert cores() == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [("bogus", "auto, or HOST:PORT"), ("a:b", "auto, or HOST:PORT"), ("127.0.0.1:1", "nobody answers")],
+)
+def test_an_address_where_nobody_listens_is_told_at_once(address, told):
+    with pytest.raises(ValueError, match=told):
+        check_address(address)

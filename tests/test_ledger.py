@@ -98,6 +98,10 @@ def test_a_mirror_named_by_the_environment_counts_as_one_named_by_a_flag(tmp_pat
         assert ledger.is_done(tmp_path / "runs", entry) is done
 
 
+def test_a_command_without_any_flag_has_none():
+    assert ledger.flag([], "runs") is None and ledger.flag(["--runs"], "runs") == ""
+
+
 def test_a_token_is_never_written_down(tmp_path):
     argv = ["--checkpoint", "toy@1", "--hub_token", "hf_secret", "--runs", str(tmp_path)]
     with pytest.raises(ValueError, match="no"):

@@ -126,6 +126,10 @@ def test_a_budget_lets_one_model_through_at_most(tmp_path, monkeypatch):
     refuse(tmp_path / "c")  # its own weights: it evaluates and removes them
     with pytest.raises(NoRoom):
         refuse(tmp_path / "d")
+    for wrong in ("x", "nan", "-1"):
+        monkeypatch.setenv(VARIABLE, wrong)
+        with pytest.raises(ValueError, match=f"{VARIABLE}={wrong}: gigabytes are needed"):
+            refuse(tmp_path / "d")
 
 
 def test_weights_that_go_while_the_disk_is_looked_at_are_passed_over(tmp_path):

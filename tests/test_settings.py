@@ -179,7 +179,7 @@ BAD_FLAGS = [
     ([*BASE, "--train_fraction", "0.5"], "flag --train_fraction: unknown"),
     ([*BASE, "--lora_r", "4"], "--lora_r: needs --use_peft"),
     ([*BASE, "--use_dora"], "--use_dora: needs --use_peft"),
-    ([*BASE, "--use_peft", "--lora_r", "0"], "--lora_r 0 .*: at least 1"),
+    ([*BASE, "--use_peft", "--lora_r", "0"], "--lora_r 0 .*: from 1 to 65536"),
     ([*BASE, "--use_peft", "--lora_dropout", "1"], "--lora_dropout 1.0: .* below 1"),
     ([*BASE, "--save_strategy", "best"], "--save_strategy best: allowed: no, steps, epoch"),
     ([*BASE, "--save_strategy", "sometimes"], "argument --save_strategy.*sometimes"),

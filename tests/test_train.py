@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from test_settings import eval_run, train_sft
 from transformers import AutoModelForCausalLM
 
-from amuro import results, tracking
+from amuro import results, tracking, training
 from amuro.cells import Cell, read_record, write_record
 from amuro.units import read_examples, read_unit, write_unit
 
@@ -118,6 +119,27 @@ def test_scores_of_former_weights_go_when_the_training_ends_in_others(family, mi
     write_unit(of_others, unit["rows"], read_examples(of_others), unit["about"])
     train_sft.main([*arguments(family, mirror, tmp_path), "--tasks", "xsum"])
     assert sorted(path.name.split("-")[0] for path in folder.glob("units/*")) == ["mnli_matched", "xsum"]
+
+
+def test_weights_that_were_replaced_are_not_scored_as_the_cells(family, mirror, tmp_path):
+    argv = [*arguments(family, mirror, tmp_path), "--keep_weights", "all"]
+    folder = train_sft.main([*argv, "--tasks", "rte"])
+    shutil.copy(family / "step-20" / "model.safetensors", folder / "weights" / "model.safetensors")
+    places = ["--data_dir", str(mirror), "--report_to", "none", "--runs", str(tmp_path)]
+    with pytest.raises(ValueError, match="not the weights of the cell's record; remove the folder"):
+        eval_run.main(["--cell", str(folder), "--tasks", "xsum", *places])
+    with pytest.raises(ValueError, match="not the weights of the cell's record"):
+        train_sft.main([*argv, "--tasks", "xsum"])
+    assert [path.name.split("-")[0] for path in folder.glob("units/*")] == ["rte"]
+
+
+def test_a_launchers_precision_is_a_part_of_the_cell(monkeypatch):
+    """`accelerate launch --mixed_precision bf16` trains in bf16, whatever the script's flags say."""
+    plain = train_sft.read(["--checkpoint", "a@1", "--dataset", "mnli"])
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    launched = train_sft.read(["--checkpoint", "a@1", "--dataset", "mnli"])
+    said = [training.hyperparameters(sft, 8, lora)["training_dtype"] for _, sft, lora, _ in (plain, launched)]
+    assert said == ["float32", "bfloat16"]
 
 
 def test_kept_weights_stay_where_the_same_cell_is_asked_for_more(family, mirror, tmp_path):

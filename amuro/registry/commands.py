@@ -38,6 +38,15 @@ from amuro.registry.selection import Choice, Point, gaps, like_paper, sweep_line
 from amuro.registry.selection import select as select_
 from amuro.registry.snapshots import Snapshot, snapshots
 
+
+def folder(typed: str | Path) -> Path:
+    """A folder's name as it was typed; refuses what no one means: nothing (an empty variable), an unexpanded ~."""
+    text = str(typed)
+    if not text.strip() or text.startswith("~"):
+        raise typer.BadParameter("the name of a folder is needed, with ~ written out; or leave the flag out")
+    return Path(text)
+
+
 FamilyName = Annotated[
     str,
     typer.Argument(
@@ -176,7 +185,9 @@ def audit(
         list[str] | None, typer.Argument(metavar="STEPS", help="steps or revisions; none: all of them")
     ] = None,
     weights: Annotated[bool, typer.Option("--weights", help="also download and read the weights")] = False,
-    runs: Annotated[Path, typer.Option(help="the folder that findings are kept under")] = Path("runs"),
+    runs: Annotated[
+        Path, typer.Option(parser=folder, metavar="FOLDER", help="the folder that findings are kept under")
+    ] = Path("runs"),
     output: Format = "table",
 ) -> None:
     """Look for what is wrong with a history."""

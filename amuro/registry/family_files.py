@@ -29,6 +29,7 @@ PARTS: dict[str, dict] = {
     "repos": {"repo": str, "step": int, "tokens_b": NUMBER},
     "defects": {"what": str, "source": str, "steps": list, "sizes": list},
 }
+NEEDED = {"stages": ("name",), "repos": ("repo", "step", "tokens_b"), "defects": ("what", "source")}
 POINT: dict = {"step": int, "tokens_b": NUMBER, "path": str}  # of a family.json
 MAIN = ("last", "apart", "none")
 MOST = 10**15  # of any number
@@ -116,6 +117,11 @@ def read_entry(entry: dict, where: str) -> list[Family]:
     for name, kinds in PARTS.items():
         for number, part in enumerate(entry.get(name, [])):
             _check(part, kinds, f"{where}: {name}[{number}]")
+            if lacking := [key for key in NEEDED[name] if key not in part]:
+                raise ValueError(f"{where}: {name}[{number}] needs {', '.join(lacking)}")
+    sizes = entry.get("sizes", [""])
+    if not sizes or not all(isinstance(each, str) for each in sizes):
+        raise ValueError(f"{where}: sizes: {sizes!r}; a list of texts is needed, or leave it out")
     _check_sense(entry, where)
     made = {
         **_frozen(entry),
@@ -123,7 +129,7 @@ def read_entry(entry: dict, where: str) -> list[Family]:
         "group": entry["name"],
     }
     families = []
-    for size in entry.get("sizes", [""]):
+    for size in sizes:
         mine = [each for each in entry.get("defects", []) if size in each.get("sizes", [size])]
         made["defects"] = tuple(Defect(**_frozen(each)) for each in mine)
         made |= {name: entry.get(name, "").replace("{size}", size) for name in ("name", "repo")}
@@ -149,10 +155,10 @@ def read_own(path: Path, known: dict[str, Family]) -> Family:
         raise ValueError(f"{path}: name {family.name!r} is that of a known family; take another")
     if not family.folder:
         return family
-    folder = (path.parent / os.path.expanduser(family.folder)).resolve()
-    if not folder.is_dir():
-        raise ValueError(f"{path}: folder {family.folder!r}: no such folder ({folder})")
-    return replace(family, folder=str(folder))
+    folder = os.path.realpath(path.parent / os.path.expanduser(family.folder)) if family.folder.isprintable() else ""
+    if not os.path.isdir(folder):
+        raise ValueError(f"{path}: folder {family.folder!r}: no such folder ({folder or 'it does not print'})")
+    return replace(family, folder=folder)
 
 
 def _check(entry, kinds: dict, where: str) -> None:

@@ -9,6 +9,7 @@ from amuro.registry.snapshots import INDEX, Snapshot, weight_files
 BUFFER = re.compile(r".*\.(inv_freq|masked_bias|attn\.bias|attention\.bias)")
 BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16}
 BITS |= {"I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64}
+FLOATS = ("F64", "F32", "F16", "BF16")  # what weights are: a library casts anything else without a word
 
 
 def faults(one: Snapshot) -> list[tuple[str, str, str]]:
@@ -23,6 +24,9 @@ def faults(one: Snapshot) -> list[tuple[str, str, str]]:
     found += [(kind, "error", what) for kind, what in index_faults(one)]
     if not found and INDEX in one.files and "model.safetensors" not in weights and (what := _wrong_total(one)):
         found.append(("index", "warning", what))
+    if "adapter_config.json" in one.files:
+        what = "adapter_config.json: an adapter would be added to the weights; merge it into them, or remove it"
+        found.append(("adapter", "error", what))
     if "config.json" not in one.files:
         found.append(("config", "error", "no config.json"))
     elif one.texts["config.json"] is None:
@@ -68,6 +72,8 @@ def _damage(one: Snapshot, name: str) -> str:
     if header.problem:
         return header.problem
     for tensor, (dtype, shape, (first, end)) in header.tensors.items():
+        if dtype not in FLOATS and not BUFFER.fullmatch(tensor):
+            return f"{tensor} is {dtype}; weights are {', '.join(FLOATS)}"
         if dtype in BITS and end - first != prod(shape) * BITS[dtype] // 8:
             return f"its header gives {tensor} {end - first} bytes, for {dtype} {list(shape)}"
     spans = sorted(place for _, _, place in header.tensors.values())

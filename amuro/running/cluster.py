@@ -12,6 +12,7 @@ import os
 import secrets
 import shlex
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -100,6 +101,21 @@ def sizing(gpus_per_cell: float | None, cells_per_gpu: int, processes: int | Non
             f"give {most:g} at most"
         )
     return {"takes": takes, "room": room}
+
+
+def check_address(address: str | None) -> None:
+    """ValueError where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    if address in (None, "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(
+            f"--address {address!r}: auto, or HOST:PORT of a Ray cluster; leave it out to use this machine"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ValueError(f"--address {address}: nobody answers there ({error}); is the cluster up?") from None
 
 
 def cores() -> int:

@@ -29,7 +29,15 @@ class NoRoom(SystemExit):
 def refuse(folder: Path) -> None:
     """NoRoom where the cells beside `folder` hold as much as the budget, if there is one, allows."""
     taken = sum(size for name, size in held(folder.parent).items() if name != folder.name)
-    if VARIABLE in os.environ and taken >= float(os.environ[VARIABLE]) * GB:
+    if VARIABLE not in os.environ:
+        return
+    try:
+        limit = float(os.environ[VARIABLE])
+    except ValueError:
+        limit = -1.0
+    if not limit >= 0:
+        raise ValueError(f"{VARIABLE}={os.environ[VARIABLE]}: gigabytes are needed, a number from 0; or leave it unset")
+    if taken >= limit * GB:
         print(f"{taken / GB:.2f} GB are held by other cells, the budget is {os.environ[VARIABLE]} GB: not now")
         raise NoRoom
 

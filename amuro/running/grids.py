@@ -111,8 +111,6 @@ def plain(value: str) -> str:
 
 def runs_of(commands: Iterable[Command], given: Path | None = None) -> Path:
     """Where the commands write: `given`, else their own --runs, else `runs`. ValueError where they differ."""
-    if given == Path():
-        raise ValueError("--runs: the name of a folder is needed, or leave the flag out")
     own = {command.get("runs") or "runs" for command in commands}
     if given is None and len(own) > 1:
         raise ValueError(f"runs: the files write to {', '.join(sorted(own))}; give --runs, or the files one by one")

@@ -92,7 +92,7 @@ def cause(error: BaseException) -> str:
 
 def flag(argv: Sequence[str], name: str) -> str | None:
     """The value of a flag, given as `--k=v` or `--k v`; None where it is not given."""
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in zip(argv, [*argv[1:], ""], strict=False):
         if word == f"--{name}":
             return following
         if word.startswith(f"--{name}="):

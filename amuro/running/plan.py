@@ -123,11 +123,10 @@ def _counted(points: list[Command], runs: Path) -> tuple[dict[str, Counter], lis
 
 def check_data(commands: list[Command], data_dir: str | None = None) -> None:
     """ValueError with all files that the mirrors lack; what is on the hub is not looked at."""
-    asked = {
-        (resolve_data_dir(command.get("data_dir") or data_dir), command.program, command.get("dataset"), tasks)
-        for command in commands
-        for tasks in [command.get("tasks")]
-    }
+    asked = set()
+    for command in commands:
+        own = command.get("data_dir") if "data_dir" in dict(command.flags) else data_dir
+        asked.add((resolve_data_dir(own), command.program, command.get("dataset"), command.get("tasks")))
     lacking = {}
     for mirror, program, dataset, tasks in asked:
         stage = costs.STAGES[program]
@@ -141,6 +140,12 @@ def check_data(commands: list[Command], data_dir: str | None = None) -> None:
         for each in used:
             if not has_split(each.source, each.split, mirror):
                 lacking[f"{mirror}/{each.source.folder}/{each.split}.jsonl"] = None
+    for command in commands:
+        stage = costs.STAGES[command.program]
+        if not (setting(command, "checkpoint") or (stage == "base" and command.get("cell"))):
+            raise ValueError(f"{command}: no checkpoint; give it under `parameters`, or in the recipe")
+        if stage == "sft" and not setting(command, "dataset"):
+            raise ValueError(f"{command}: no dataset to train on; give it under `parameters`, or in the recipe")
     if lacking:
         raise ValueError(f"data_dir: {len(lacking)} file(s) are not there: {', '.join(sorted(lacking))}")
 

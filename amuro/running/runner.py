@@ -20,7 +20,7 @@ from pathlib import Path
 from amuro.programs import AGAIN
 from amuro.running import disk, ledger
 from amuro.running.board import Board, duration
-from amuro.running.cluster import cluster, sizing
+from amuro.running.cluster import check_address, cluster, sizing
 from amuro.running.crew import Crew, Failure, log_of
 from amuro.running.grids import Command
 
@@ -72,6 +72,7 @@ def run(
     todo, skipped, aside = sort_out(commands, runs, retry_failed)
     if not todo:
         return Summary(skipped=skipped, failed=aside)
+    check_address(address)
     try:
         runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:

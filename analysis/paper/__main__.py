@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Reproduce the paper; returns the exit code. Tables that cannot be read, or an --out that cannot be written, end
     in one line on stderr and code 2 (AMURO_DEBUG=1 shows the traceback)."""
-    return finish(run, make_parser().parse_args(argv))
+    return finish(run, make_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from amuro import results
+from amuro.names import first_line
 from amuro.registry.families import family
 from amuro.tasks import DATASETS, relation_of
 from analysis import stats
@@ -65,7 +66,10 @@ def _read_csv(path: Path) -> pd.DataFrame:
     """One of the three tables: table, model_id, eval_dataset, value, stderr (NaN where it has none)."""
     if not path.is_file():
         raise ValueError(f"--results {path.parent}: no {path.name}; give the folder with the authors' three tables")
-    frame = pd.read_csv(path, index_col=0)
+    try:
+        frame = pd.read_csv(path, index_col=0, dtype={"model_id": str, "eval dataset": str})
+    except ValueError as error:  # empty, ragged or not UTF-8
+        raise ValueError(f"{path}: cannot be read ({first_line(error)}); is the file whole?") from None
     if missing := {"model_id", "eval dataset", "Performance"} - set(frame.columns):
         raise ValueError(f"{path}: no column {', '.join(sorted(missing))}; is it one of the authors' tables?")
     frame = frame.rename(columns={"eval dataset": "eval_dataset", "Performance": "value", "std": "stderr"})
