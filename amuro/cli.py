@@ -150,10 +150,10 @@ def run(
 
     Complete cells are skipped, whoever made them: this command, W&B agents, SLURM jobs and scripts started by hand may
     work on the same grid at the same time, if RUNS is one folder for all. Stopped (Ctrl-C) or killed, the same command
-    goes on: a training from its last checkpoint where it saves any (--save_strategy). A cell that fails is tried again,
-    then set aside with its log, and the others go on. Tuned weights go once they are evaluated (keep_weights in the
-    file keeps them). Exit code 0: all complete; 1: not; 130: stopped by Ctrl-C; 75: by SIGTERM, run it
-    again.
+    goes on: a training from its last checkpoint (one is saved when it is stopped, others with --save_strategy). A cell
+    that fails is tried again, then set aside with its log, and the others go on. Tuned weights go once they are
+    evaluated (keep_weights in the file keeps them). Exit code 0: all complete; 1: not; 130: stopped by Ctrl-C; 75: by
+    SIGTERM, run it again.
 
     \b
     amuro run sweeps/nursery.yaml                              a core each, or a GPU each where there are any

@@ -74,6 +74,16 @@ load_program("train_instruct.py").main([*tuned, "--tasks", "sciq", *common])
 """
 
 
+PROBE = """
+import pickle, socket
+try:
+    socket.create_connection(("192.0.2.7", 80), 1)
+except OSError:
+    pass
+pickle.loads(b"cos\\ngetpid\\n.")
+"""
+
+
 def listed(folder: Path) -> set[str]:
     """Everything in a folder, by name."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
@@ -103,6 +113,10 @@ def watched(tmp_path_factory):
         ["-m", "amuro.cli", "run", folder / "grid.yaml", "--processes", "1", "--gpus_per_cell", "0"],
         ["-m", "analysis.report", "--runs", folder / "out" / "runs", "--out", folder / "out" / "report"],
     ]
+    subprocess.run([sys.executable, "-c", PROBE], env=env, check=False, capture_output=True)
+    seen = {json.loads(line)[1] for line in (folder / "log").read_text().splitlines()}
+    assert {"network", "pickle"} <= seen, "the watch sees nothing"
+    (folder / "log").unlink()
     before, events = listed(ROOT / "amuro") | listed(ROOT / "analysis"), []
     for number, command in enumerate(commands):
         whole = [sys.executable, *map(str, command)]

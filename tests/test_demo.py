@@ -5,6 +5,7 @@ import subprocess
 import time
 
 import psutil
+import pytest
 from conftest import ROOT
 from test_runner import driver, each_once, grid
 
@@ -13,6 +14,7 @@ from amuro.nursery import raise_nursery
 from amuro.running import ledger
 
 
+@pytest.mark.slow
 def test_a_killed_grid_leaves_no_process_and_goes_on(family, mirror, tmp_path):
     runs, todo = tmp_path / "runs", grid(family, mirror)
     command = driver(todo, runs, tmp_path, processes=2)

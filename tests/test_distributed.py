@@ -18,6 +18,8 @@ from amuro import results, training
 from amuro.cells import read_record
 from amuro.running.worker import Worker
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = ROOT / "sweeps" / "accelerate"
 SCORED = ("--tasks", "mnli_matched,xsum", "--num_shots", "0")
 

@@ -91,6 +91,7 @@ def same(ours: list, stock: list) -> int:
     return len(ours)
 
 
+@pytest.mark.slow
 def test_answers_equal_the_stock_harness(asked, mirror):
     model, tokenizer, folder = asked
     stock, seen = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=5), 0
@@ -334,6 +335,7 @@ def test_groups_share_what_they_say_and_lose_no_row():
     assert groups_seen > 100
 
 
+@pytest.mark.slow
 def test_two_processes_store_what_one_does(family, mirror, tmp_path):
     """`accelerate launch` with two CPU processes: the same predictions as one process."""
     asks = ["--tasks", "mnli_matched,xsum,arc_easy", "--methods", "token_prob,free", "--num_shots", "2"]

@@ -124,6 +124,7 @@ def chat_family(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_chat_prompts_equal_the_stock_command(chat_family, mirror, tmp_path):
     """`--apply_chat_template` against `lm_eval --apply_chat_template`; plain and chat scores are different rows."""
     tasks = ("mnli_matched", "paws", "xsum", "arc_easy")

@@ -262,6 +262,7 @@ def test_logits_of_trained_positions_are_enough(tokenizer, mirror, tmp_path, mon
     assert positions[1] == sum(batch["labels"][:, 1:].numel() for batch in watch.batches) > 3 * positions[0]
 
 
+@pytest.mark.slow
 def test_a_cell_gives_the_same_bits_after_other_cells_and_in_a_fresh_process(family, mirror, tmp_path):
     """What ran before in the process does not reach the weights; the two seeds do, and are identity each."""
     seeds = {"first": (42, 42), "order": (7, 42), "sample": (42, 7), "again": (42, 42)}

@@ -12,6 +12,8 @@ from conftest import ROOT, run
 from amuro import results
 from amuro.running import claims
 
+pytestmark = pytest.mark.slow
+
 sys.path.insert(0, str(ROOT / "bench"))
 from faults import CANARY, compare, leaks, race  # noqa: E402
 

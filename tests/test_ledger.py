@@ -209,6 +209,7 @@ def test_a_file_that_is_no_entry_is_named(tmp_path):
         ledger.read(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_real_scripts_write_their_entries(family, mirror, tmp_path):
     argv = arguments(family, mirror, tmp_path, saving=())
     done = run("train_sft.py", *argv)

@@ -701,6 +701,7 @@ def test_the_authors_curves_stand_beside_ours(tmp_path):
     assert 'value="the paper"' in text and 'value="the paper"' not in page_of(alone)
 
 
+@pytest.mark.slow
 def test_a_report_of_the_authors_rows_alone(tmp_path, capsys):
     (tmp_path / "paper").mkdir()
     make_tables(tmp_path / "paper", at_random)

@@ -94,6 +94,7 @@ def test_staged_files_that_are_gone_are_a_problem(server, client, offline, tmp_p
     assert "notes/a.txt" in next(text for name, text in said.items() if name.endswith(other.id))
 
 
+@pytest.mark.slow
 def test_what_a_server_that_went_down_has_missed_is_handed_over(server, client, tmp_path, capfd):
     """It costs a line, and the cell is as it was."""
     client(WANDB_FINISH_TIMEOUT="3")

@@ -227,6 +227,7 @@ def test_a_killed_cell_is_run_again_and_is_the_same(cell, family, mirror, tmp_pa
         assert pd.read_parquet(folder / "units" / path.name).equals(pd.read_parquet(path)), path.name
 
 
+@pytest.mark.slow
 def test_the_stock_console_script_gives_the_same_values(family, mirror, tmp_path):
     """`lm_eval --model hf` from another folder, and eval/run.py: equal on three tasks in all formats, with shots."""
     names = ("mnli_matched", "paws", "xsum")

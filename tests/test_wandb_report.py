@@ -68,6 +68,7 @@ def filters_of(runset: dict) -> dict:
     return found
 
 
+@pytest.mark.slow
 def test_report_of_a_project_is_posted_and_a_repeat_replaces_it(server, client, tmp_path, capsys):
     study(tmp_path / "runs")
     assert wandb_report.main(COMMAND) == 0
@@ -91,6 +92,7 @@ def test_report_of_a_project_is_posted_and_a_repeat_replaces_it(server, client, 
     )
 
 
+@pytest.mark.slow
 def test_grids_draw_the_values_that_runs_have_over_tokens(server, client, tmp_path):
     study(tmp_path / "runs")
     assert wandb_report.main(COMMAND) == 0
