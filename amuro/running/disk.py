@@ -8,6 +8,7 @@ killed one left behind. A model that is not evaluated yet stays, and the command
 """
 
 import contextlib
+import glob
 import os
 from pathlib import Path
 
@@ -46,8 +47,9 @@ def held(runs: str | Path) -> dict[str, int]:
     """Bytes of weights and trainer checkpoints per cell folder, of those that have any."""
     sizes: dict[str, int] = {}
     for pattern in HELD:
-        for place in Path(runs).glob(f"*/{pattern}"):
-            sizes[place.parent.name] = sizes.get(place.parent.name, 0) + _size(place)
+        for found in glob.glob(f"*/{pattern}", root_dir=runs):  # pathlib's stops where a folder goes meanwhile
+            name = os.path.dirname(found)
+            sizes[name] = sizes.get(name, 0) + _size(Path(runs) / found)
     return sizes
 
 
