@@ -71,7 +71,6 @@ def read(argv: list[str] | None = None) -> Arguments:
         raise ValueError(f"--dtype {arguments.dtype!r}: allowed: {', '.join(checks.DTYPES)}")
     if arguments.report_to not in checks.REPORT_TO:
         raise ValueError(f"--report_to {arguments.report_to!r}: allowed: {', '.join(checks.REPORT_TO)}")
-    check_sweep((arguments,))
     return arguments
 
 
@@ -83,6 +82,7 @@ def main(argv: list[str] | None = None) -> list[Path]:
     models += [tuned_model(name, arguments) for name in checks.items(arguments.cell or "") if name]
     if len(models) > 1 and tracking.in_sweep():
         raise ValueError("a run of a W&B sweep is about one model: list models under `values`, not in one comma list")
+    check_sweep((arguments,))
     places = [fetch(model.checkpoint) if model.checkpoint else model.folder / "weights" for model in models]
     for model, place in zip(models, places, strict=True):
         ledger.about(model.folder, model.asked.units)

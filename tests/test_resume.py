@@ -226,6 +226,7 @@ def test_the_disk_budget_is_looked_at_before_anything_is_loaded(family, mirror, 
 
 def test_preemption_saves_and_ends_with_a_code_that_means_again(undisturbed, family, mirror, tmp_path):
     """SIGTERM to the real command, which never saves by itself: it saves, exits 75, and goes on when called again."""
+    before = signal.getsignal(signal.SIGTERM)
     argv = arguments(family, mirror, tmp_path, saving=())
     process = subprocess.Popen([sys.executable, "-c", SLOW, *argv], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     deadline = time.time() + 120
@@ -238,7 +239,7 @@ def test_preemption_saves_and_ends_with_a_code_that_means_again(undisturbed, fam
     assert read_record(folder) is None
     train_sft.main(argv)
     assert 0 < read_record(folder)["training"]["resumed_from"] < STEPS and same_weights(folder, undisturbed)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_full_disk_leaves_no_half_written_weights(family, mirror, tmp_path):
