@@ -120,13 +120,10 @@ def _kinds(parser) -> dict[str, set[type]]:
 
 def _mistyped(key: str, value, kinds: set[type]) -> str:
     takes = {float: (int, float), list: (list, str)}
-    texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
-    if texts and any(
-        isinstance(value, bool) == (kind is bool) and isinstance(value, takes.get(kind, kind)) for kind in kinds
-    ):
-        return ""
-    if isinstance(value, list) and list in kinds:
+    if isinstance(value, list) and list in kinds and not all(isinstance(each, str) for each in value):
         return f"{key}: {value!r}: texts are needed in the list"
+    if any(isinstance(value, bool) == (kind is bool) and isinstance(value, takes.get(kind, kind)) for kind in kinds):
+        return ""
     if kinds & {int, float} and isinstance(value, str):
         remedy = ""
         try:
