@@ -37,7 +37,8 @@ class Study:
     where the point is missing, and everywhere in a study of means. Points with the same `kind[i]` have the same
     examples, `masks[kind]`; it is -1 where there are none.
     `base[i]`: the position of BASE's point of the same checkpoint and setting; -1 where that has no score.
-    `by_seed[i]`: of a point with several seeds, the scores of each. `checkpoints`: family -> its checkpoints in order.
+    `seeds_of[i]`: its seeds; `by_seed[i]`: of a point with several, the scores of each. `checkpoints`: family -> its
+    checkpoints in order.
     """
 
     points: pd.DataFrame
@@ -46,6 +47,7 @@ class Study:
     kind: np.ndarray
     masks: list[np.ndarray]
     base: np.ndarray
+    seeds_of: list[frozenset[int]]
     by_seed: dict[int, dict[int, np.ndarray]]
 
     @property
@@ -73,7 +75,9 @@ def collect(table: pd.DataFrame, sheets: list[Sheet] | None, levels: dict[str, f
             place(same, points, rows, examples, kind, masks, by_seed)
     name_missing(points, rows)
     checkpoints = times.groupby("family")["checkpoint"].agg(list).to_dict()
-    return Study(points, examples, checkpoints, kind, masks, base_of(points), by_seed)
+    seeds = rows.dropna(subset="seed").groupby("point")["seed"].agg(frozenset).to_dict()
+    seeds_of = [seeds.get(point, frozenset()) for point in points.index]
+    return Study(points, examples, checkpoints, kind, masks, base_of(points), seeds_of, by_seed)
 
 
 def times_of(table: pd.DataFrame) -> pd.DataFrame:
@@ -249,7 +253,7 @@ def base_of(points: pd.DataFrame) -> np.ndarray:
 
 
 def together(
-    study: Study, wanted: np.ndarray, examples: dict[int, np.ndarray] | None = None
+    study: Study, wanted: np.ndarray, examples: dict[int, np.ndarray] | list[np.ndarray | None] | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Scores of points to compare: for `wanted` (k, m) positions, all with scores, blocks (which of the k (j,), scores
     (j, m, n) of the examples that all m have, how many examples not all of them have). No block where none is shared.
@@ -265,6 +269,21 @@ def together(
             scores = np.array([examples[each] for each in wanted[chosen].ravel()])
             scores = scores.reshape(len(chosen), wanted.shape[1], -1)
             yield chosen, scores if shared.all() else scores[..., shared], int(masks.any(axis=0).sum() - shared.sum())
+
+
+def of_shared_seeds(study: Study, groups: list[np.ndarray]) -> list[np.ndarray | None]:
+    """`study.examples`, but the points of each group (positions of points with scores) are means over the seeds that
+    all of them have, and None where they share none: what was asked of one seed alone is not compared with the mean of
+    two, whose difference may be the other seed's. A study of means has no scores to choose from, and stays as it is."""
+    examples = list(study.examples)
+    for group in groups if study.paired else ():
+        sets = [study.seeds_of[point] for point in group]
+        shared = frozenset.intersection(*sets)
+        for point, seeds in zip(group, sets, strict=True):
+            if seeds != shared:
+                some = [study.by_seed[point][seed] for seed in sorted(shared)] if shared else None
+                examples[point] = np.mean(some, axis=0) if some else None
+    return examples
 
 
 def headline(frame: pd.DataFrame) -> pd.Series:

@@ -352,6 +352,36 @@ def test_shot_curves_are_compared_with_four_shots():
     assert (of(found, task="cnn")["against"] == 0).all()
 
 
+@pytest.mark.parametrize("asked", ["num_shots", "prompt_format"])
+def test_what_one_seed_alone_was_asked_is_compared_with_that_seed(asked):
+    """Seed 0 answers both ways alike, seed 1, asked one way only, is right far more often: not the prompt's doing."""
+    way = {"num_shots": (4, 0), "prompt_format": ("default", "io")}[asked]
+    lines = Lines()
+    for step in (10, 30):
+        mine = right(0.3, step)
+        lines.add(step, "rte", mine, "mnli", 0, **{asked: way[0]})
+        lines.add(step, "rte", mine, "mnli", 0, **{asked: way[1]})
+        lines.add(step, "rte", right(0.9, step + 1), "mnli", 1, **{asked: way[0]})
+    if asked == "num_shots":
+        found = tables.shots(lines.study())
+        assert len(found) == 4 and (found["difference"] == 0).all() and (found["seeds_compared"] == 1).all()
+        assert of(found, num_shots=4)["value"].min() > of(found, num_shots=0)["value"].max() + 0.1  # the mean of both
+    else:
+        found = tables.formats(lines.study())
+        assert len(found) == 2 and (found["range_observed"] == 0).all()
+        assert tables.format_trend(lines.study())["slope"].abs().max() < 1e-9
+
+    lines = Lines()  # no seed in common
+    lines.add(10, "rte", right(0.3, 1), "mnli", 0, **{asked: way[0]})
+    lines.add(10, "rte", right(0.9, 2), "mnli", 1, **{asked: way[1]})
+    if asked == "num_shots":
+        found = of(tables.shots(lines.study()), num_shots=0)
+        assert found["difference"].isna().all() and (found["seeds_compared"] == 0).all() and len(found) == 1
+    else:
+        found = tables.formats(lines.study())
+        assert list(found["missing"]) == ["no seed that all formats have"] and found["range"].isna().all()
+
+
 def test_checkpoints_are_in_the_order_of_tokens():
     """Steps of a second stage begin again; what has no tokens comes last."""
     lines = Lines()

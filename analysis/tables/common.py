@@ -29,17 +29,19 @@ def nothing(name: str) -> dict[str, float]:
     return spread(name, NOT_KNOWN, NOT_KNOWN, NOT_KNOWN)
 
 
-def differences(study: Study, after: np.ndarray, before: np.ndarray) -> pd.DataFrame:
+def differences(
+    study: Study, after: np.ndarray, before: np.ndarray, examples: list[np.ndarray | None] | None = None
+) -> pd.DataFrame:
     """Points `after` (k,) minus points `before` (k,), positions or -1: a row each with the parts of a Difference, both
     means, n and n_unpaired. Paired by example, unless the study knows means alone; NaN where one has no score or they
-    share no example."""
+    share no example. `examples`: other scores of the points (`of_shared_seeds`)."""
     out = {name: np.full(len(after), NOT_KNOWN) for name in (*PARTS, "after", "before")}
     out |= {"n": np.zeros(len(after), int), "n_unpaired": np.zeros(len(after), int)}
     scored = study.points["n"].to_numpy() > 0
     known = np.flatnonzero((after >= 0) & (before >= 0) & scored[after] & scored[before])
     wanted = np.column_stack([after[known], before[known]])
     if study.paired:
-        for which, scores, unpaired in together(study, wanted):
+        for which, scores, unpaired in together(study, wanted, examples):
             found, at = stats.compare(scores[:, 0], scores[:, 1]), known[which]
             put(out, at, found)
             out["n"][at], out["n_unpaired"][at] = found.n, unpaired

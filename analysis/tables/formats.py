@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import stats
-from analysis.study import NOT_KNOWN, SETTING, SHOTS, TUNING, Study, headline, together
+from analysis.study import NOT_KNOWN, SETTING, SHOTS, TUNING, Study, headline, of_shared_seeds, together
 from analysis.tables.common import ABOUT, grouped, nothing, spread, test_name
 
 POINT = [*TUNING, *ABOUT, *(name for name in SETTING if name != "prompt_format")]
@@ -18,9 +18,10 @@ RANGE = [*nothing("range"), *ERRORS]
 PLACE = ["family", "checkpoint", "order", "step", "tokens_b", *SHOTS[1:], "dtype"]
 
 
-def sets(study: Study) -> tuple[pd.DataFrame, list[np.ndarray]]:
+def sets(study: Study) -> tuple[pd.DataFrame, list[np.ndarray], list[np.ndarray | None]]:
     """(a row per (tuning, task, checkpoint, shots, reading) whose task has several prompt formats in the family, with
-    `formats` and what is `missing`; the positions of its points by format, empty where one is missing)."""
+    `formats` and what is `missing`; the positions of its points by format, empty where one is missing; the scores of
+    the points, of the seeds that all formats have)."""
     points = study.points
     there = points[points["n"] > 0]
     names = there.groupby(ALIKE)["prompt_format"].agg(lambda each: sorted(set(each)))
@@ -36,7 +37,11 @@ def sets(study: Study) -> tuple[pd.DataFrame, list[np.ndarray]]:
         lacking = [f"no {name}" for name in expected[-1] if name not in have]
         missing.append(", ".join(lacking))
         wanted.append(np.array([] if lacking else [have[name] for name in expected[-1]], dtype=int))
-    return heads.assign(formats=expected, missing=missing), wanted
+    examples = of_shared_seeds(study, [each for each in wanted if len(each)])
+    for at, each in enumerate(wanted):
+        if study.paired and any(examples[point] is None for point in each):
+            wanted[at], missing[at] = np.array([], dtype=int), "no seed that all formats have"
+    return heads.assign(formats=expected, missing=missing), wanted, examples
 
 
 def formats(study: Study) -> pd.DataFrame:
@@ -48,14 +53,14 @@ def formats(study: Study) -> pd.DataFrame:
 @lru_cache(maxsize=1)
 def measured(study: Study) -> pd.DataFrame:
     """`formats` and what a mean of ranges needs, made once of a study."""
-    heads, wanted = sets(study)
+    heads, wanted, examples = sets(study)
     out = heads.assign(best="", worst="", n=0, **dict.fromkeys(RANGE, NOT_KNOWN))
     sizes = np.array([len(each) for each in wanted])
     values = {name: out[name].to_numpy().copy() for name in (*RANGE, "n")}
     means = [None] * len(out)
     for size in np.unique(sizes[sizes > 0]):
         chosen = np.flatnonzero(sizes == size)
-        for which, mean, found in ranges(study, np.array([wanted[at] for at in chosen])):
+        for which, mean, found in ranges(study, np.array([wanted[at] for at in chosen]), examples):
             at = chosen[which]
             for name, part in zip(RANGE, PARTS, strict=True):
                 values[name][at] = getattr(found, part)
@@ -70,10 +75,12 @@ def measured(study: Study) -> pd.DataFrame:
     return out[[*heads.columns, *RANGE, "best", "worst", "n", "test"]]
 
 
-def ranges(study: Study, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, stats.Range]]:
+def ranges(
+    study: Study, wanted: np.ndarray, examples: list[np.ndarray | None]
+) -> Iterator[tuple[np.ndarray, np.ndarray, stats.Range]]:
     """Blocks (which (j,), means (j, formats), Range of arrays (j,)) of the points `wanted` (k, formats)."""
     if study.paired:
-        for which, scores, _ in together(study, wanted):
+        for which, scores, _ in together(study, wanted, examples):
             yield which, scores.mean(axis=-1), stats.format_range(scores)
     else:
         means, errors, n = (study.points[name].to_numpy(float)[wanted] for name in ("value", "stderr", "n"))
@@ -119,14 +126,16 @@ def format_trend(study: Study) -> pd.DataFrame:
     with all formats), per (BASE or tuning, task, shots, reading); and, as task "mean of tasks", over BASE's tasks and
     over the id and ood tasks of each tuning. `missing` names what has no place in it: checkpoints, or of a mean tasks.
     Empty without tokens."""
-    heads, wanted = sets(study)
+    heads, wanted, examples = sets(study)
     known = np.array([len(each) > 0 for each in wanted], dtype=bool) & (heads["tokens_b"] > 0).to_numpy(bool)
     rows, slopes = [], []
     names, tokens = heads["checkpoint"].to_numpy(object), heads["tokens_b"].to_numpy(float)
     curves, groups = grouped(heads, TREND)
     for at, group in enumerate(groups):
         whole = group[known[group]]
-        found = trend(study, [wanted[each] for each in whole], np.log10(tokens[whole])) if len(whole) else None
+        found = (
+            trend(study, [wanted[each] for each in whole], np.log10(tokens[whole]), examples) if len(whole) else None
+        )
         lost = ", ".join(names[group[~known[group]]])
         about = {"checkpoints": len(whole), "checkpoints_expected": len(group), "tasks": 1, "tasks_expected": 1}
         alone = "fewer than two checkpoints" if found is None else ""
@@ -145,7 +154,9 @@ def format_trend(study: Study) -> pd.DataFrame:
     return pd.concat([table, trend_means(table, slopes)], ignore_index=True)
 
 
-def trend(study: Study, points: list[np.ndarray], log_tokens: np.ndarray) -> stats.Estimate | None:
+def trend(
+    study: Study, points: list[np.ndarray], log_tokens: np.ndarray, examples: list[np.ndarray | None]
+) -> stats.Estimate | None:
     """The slope of the range through the `points`, of each checkpoint (formats,); None where there is none."""
     if len(set(log_tokens)) < 2:
         return None
@@ -153,7 +164,7 @@ def trend(study: Study, points: list[np.ndarray], log_tokens: np.ndarray) -> sta
     if not study.paired:
         values, errors, n = (study.points[name].to_numpy(float)[wanted] for name in ("value", "stderr", "n"))
         return stats.trend_of_draws(values, stats.normal_noise(errors), log_tokens, int(n.min()))
-    for _, scores, _ in together(study, wanted.reshape(1, -1)):
+    for _, scores, _ in together(study, wanted.reshape(1, -1), examples):
         return stats.range_trend(scores[0].reshape(*wanted.shape, -1), log_tokens)
     return None
 
