@@ -34,7 +34,7 @@ COUNTS = {
     "study_base_formats": 6,
     "study_base_shots": 6,
     "study_formats": 18,
-    "study_instruct": 12,
+    "study_instruct": 6,
     "study_sft": 48,
     "study_shots": 18,
 }
