@@ -74,8 +74,8 @@ def run(program: str, main: Callable, argv: Sequence[str] | None = None, log: st
     try:
         made = main(argv)
     except SystemExit as end:
-        if end.code == AGAIN and LOG in os.environ and os.environ.get("RANK", "0") == "0":
-            Path(f"{log}{ENDED}").write_text(type(end).__name__, encoding="utf-8")
+        if end.code == AGAIN and LOG in os.environ:  # every process writes: the launcher stops all after the first
+            write_atomic(Path(f"{log}{ENDED}"), type(end).__name__.encode())
         raise
     except Exception as error:
         _note(runs, program, argv, state="failed", cause=cause(error), seconds=time.monotonic() - started, log=log)
