@@ -33,10 +33,10 @@ COUNTS = {
     "study_base": 6,
     "study_base_formats": 6,
     "study_base_shots": 6,
-    "study_formats": 18,
-    "study_instruct": 6,
+    "study_formats": 36,
+    "study_instruct": 12,
     "study_sft": 48,
-    "study_shots": 18,
+    "study_shots": 36,
 }
 PAPER = ["1000", "18000", "342000", "424000", "505000", "592000", "738000", "main"]
 program = cache(load_program)
