@@ -47,9 +47,11 @@ def test_a_command_is_complete_only_while_its_cell_is_there(tmp_path):
     (command,) = read([path])
     end(tmp_path, command)
     (record,) = tmp_path.glob("*/run.json")
-    assert not look(tmp_path, [path]).missing
+    whole = look(tmp_path, [path])
+    assert not whole.missing and not whole.warnings
     record.unlink()
-    assert look(tmp_path, [path]).missing == [str(command)]
+    status = look(tmp_path, [path])
+    assert status.missing == [str(command)] and "warning: 1 of the missing commands ended well before" in text(status)
 
 
 def test_who_is_at_work_and_whose_claims_are_stale(tmp_path):

@@ -68,7 +68,8 @@ def look(runs: Path, files: Sequence[str | Path] = (), only: Sequence[str] = ())
     holders = claimed(runs)
     running = [_claimed(name, holder) for name, holder in holders.items() if holder.alive]
     stale = [_claimed(name, holder) for name, holder in holders.items() if not holder.alive]
-    found = partial(Status, str(runs), running=running, stale=stale, warnings=of_runs(runs))
+    warnings = of_runs(runs)
+    found = partial(Status, str(runs), running=running, stale=stale, warnings=warnings)
     if not files:
         done, missing, units = _cells(runs)
         failed = [_failed(entry) for entry in entries.values() if entry.state == "failed"]
@@ -76,6 +77,11 @@ def look(runs: Path, files: Sequence[str | Path] = (), only: Sequence[str] = ())
     commands = grids.read(files, only)
     states = {command.key: ledger.state_of(command, entries, runs) for command in commands}
     of = lambda state: [command for command in commands if states[command.key] == state]  # noqa: E731
+    if before := sum(command.key in entries for command in of("to do")):
+        warnings.append(
+            f"{before} of the missing commands ended well before; since then what they made went, or a file of theirs "
+            "changed (rows, recipe, checkpoint), or the prompts: `amuro run` looks at each again"
+        )
     return found(
         done=[{"command": str(command), "cells": list(entries[command.key].folders)} for command in of("complete")],
         failed=[_failed(entries[command.key]) for command in of("failed")],
