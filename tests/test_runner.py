@@ -322,9 +322,11 @@ def log_of(runs: Path) -> str:
 NODES = """
 import json, sys, threading, time
 from pathlib import Path
+import psutil
 from ray.cluster_utils import Cluster
 from amuro.running import runner
 from amuro.running.grids import Command
+from amuro.running.status import claimed
 
 if __name__ == "__main__":
     runs = Path(sys.argv[2])
@@ -332,8 +334,10 @@ if __name__ == "__main__":
     other = cluster.add_node(num_cpus=1)
     commands = [Command(program, tuple(map(tuple, flags))) for program, flags in json.loads(sys.argv[1])]
 
+    raylet = other.all_processes["raylet"][0].process.pid  # the parent of the node's workers
+
     def remove() -> None:
-        while len(list(runs.glob("*/.claim"))) < 2:  # both nodes are at a cell
+        while not [who for who in claimed(runs).values() if psutil.Process(who.pid).ppid() == raylet]:
             time.sleep(0.01)
         cluster.remove_node(other, allow_graceful=False)
         print("removed", flush=True)

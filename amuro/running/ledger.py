@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from amuro.cells import Unit, write_atomic
+from amuro.cells import Unit, write_atomic, write_once
 from amuro.conversations import TEMPLATE_VERSION
 from amuro.programs import AGAIN
 from amuro.prompts import PROMPTS_VERSION
@@ -74,8 +74,8 @@ def run(program: str, main: Callable, argv: Sequence[str] | None = None, log: st
     try:
         made = main(argv)
     except SystemExit as end:
-        if end.code == AGAIN and LOG in os.environ:  # every process writes: the launcher stops all after the first
-            write_atomic(Path(f"{log}{ENDED}"), type(end).__name__.encode())
+        if end.code == AGAIN and LOG in os.environ:  # of several processes the first: the launcher stops the others
+            write_once(Path(f"{log}{ENDED}"), type(end).__name__.encode())
         raise
     except Exception as error:
         _note(runs, program, argv, state="failed", cause=cause(error), seconds=time.monotonic() - started, log=log)
