@@ -193,7 +193,7 @@ def test_two_workers_do_a_grid_once_and_warm_ones_as_a_fresh_process_does(family
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    commands = grid(family, mirror, ("mnli", "xsum"))
+    commands = grid(family, mirror, ("mnli", "xsum", "paws"))
     lora = dict(commands[2].flags) | {"use_peft": "true", "learning_rate": "1e-3"}
     chat = {name: value for name, value in commands[2].flags if name not in ("dataset", "tasks")}
     commands.insert(3, Command("train_sft.py", tuple(lora.items())))

@@ -68,12 +68,11 @@ def look(runs: Path, files: Sequence[str | Path] = (), only: Sequence[str] = ())
     holders = claimed(runs)
     running = [_claimed(name, holder) for name, holder in holders.items() if holder.alive]
     stale = [_claimed(name, holder) for name, holder in holders.items() if not holder.alive]
-    warnings = of_runs(runs)
-    found = partial(Status, str(runs), running=running, stale=stale, warnings=warnings)
+    found, warnings = partial(Status, str(runs), running=running, stale=stale), of_runs(runs)
     if not files:
         done, missing, units = _cells(runs)
         failed = [_failed(entry) for entry in entries.values() if entry.state == "failed"]
-        return found(done=done, failed=failed, missing=missing, units=units)
+        return found(done=done, failed=failed, missing=missing, units=units, warnings=warnings)
     commands = grids.read(files, only)
     states = {command.key: ledger.state_of(command, entries, runs) for command in commands}
     of = lambda state: [command for command in commands if states[command.key] == state]  # noqa: E731
@@ -86,6 +85,7 @@ def look(runs: Path, files: Sequence[str | Path] = (), only: Sequence[str] = ())
         done=[{"command": str(command), "cells": list(entries[command.key].folders)} for command in of("complete")],
         failed=[_failed(entries[command.key]) for command in of("failed")],
         missing=[str(command) for command in of("to do")],
+        warnings=warnings,
     )
 
 
